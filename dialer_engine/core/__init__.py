@@ -1,0 +1,1 @@
+"""The pure core: decisions as values. Time and randomness are arguments; nothing here waits, logs or reads."""

@@ -1,0 +1,70 @@
+# The commands of this house; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup check test tools lab chaos bench lock format
+
+BIN := .venv/bin
+PYTHON ?= python3.11
+SOURCES := dialer_engine tests $(if $(wildcard bench/*.py),bench)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/:/' | awk -F': +' '{printf "make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/complete  ## .venv with exactly the locked, hashed dependencies
+
+.venv/complete: requirements-dev.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+check: setup  ## style, types, floors and all tests but the lab's (under 90 s)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -q -m 'not lab'
+
+test: tools check  ## everything; installs what it needs (as root) and builds the lab
+	$(BIN)/pytest -q -m lab
+
+# What the tests need beside Python, as PROGRAM:PACKAGE. Root gets it installed; anybody else is told, and the
+# tests skip with the same reason. In CI (DIALER_CI) nothing may be missing.
+TOOLS := redis-server:redis-server sipp:sip-tester mmdebstrap:mmdebstrap
+
+tools: setup
+	@missing=; for tool in $(TOOLS); do \
+	  command -v $${tool%:*} >/dev/null || missing="$$missing $${tool#*:}"; \
+	done; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+	else \
+	  echo "not installed and not installable without root:$$missing"; [ -z "$$DIALER_CI" ]; \
+	fi
+	@$(BIN)/python -m tests.lab.rootfs || { echo "without its tree the lab is skipped"; [ -z "$$DIALER_CI" ]; }
+
+lab: setup  ## watch the daemon dial a whole campaign on two real Asterisks
+	$(BIN)/python -m tests.lab.watch
+
+chaos: setup  ## kill the daemon at every step and count what was lost
+	$(BIN)/python -m tests.lab.chaos
+
+bench: setup  ## the figures of the README, measured here
+	$(BIN)/python -m bench
+
+format: setup  ## let ruff put the source in order
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+# A lock names versions and hashes, never an index: it installs from whatever index a machine uses.
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url \
+	--no-annotate --no-header pyproject.toml
+
+lock:  ## newest versions into requirements*.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install uv
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --group dev -o requirements-dev.lock
+	! grep -nE '://' requirements.lock requirements-dev.lock

@@ -30,7 +30,7 @@ class Lab:
     | PJSIP/NUMBER@sipp | `sipp_port`, for `sipp.Sipp` |
     | Local/NUMBER@from-internal | out through `carrier` by a dialplan of FreePBX's shape |
     | Local/NUMBER@from-internal-status | the same, and the dialplan tells `UserEvent(CALLSTATUS)` at the end |
-    | PJSIP/1001@phones (2001, 3001, 4001)| a telephone: answers at once, after 3 s, never, busy |
+    | PJSIP/1001@phones (2001, 3001, 4001) | a telephone: answers at once, after 3 s, never, busy |
     """
 
     ari_user = "dialer"
@@ -286,8 +286,8 @@ setqueueentryvar = yes
 """
 
 # A dialplan with the habits of FreePBX's outgoing routes, which hide from the originator what the carrier
-# said: busy stays busy; a congested or missing trunk gets an announcement as early media before the rejection; no
-# answer ends without a word.
+# said: busy stays busy; a congested or missing trunk gets an announcement as early media before the rejection;
+# no answer ends without a word.
 EXTENSIONS = """[general]
 static = yes
 writeprotect = yes
@@ -305,7 +305,7 @@ exten => _s-.,1,Progress()
  same => n,Playback(all-circuits-busy-now,noanswer)
  same => n,Congestion(20)
 
-; the same, and the dialplan has its own word about how the call went (linked id: the originated half)
+; the same, and the dialplan has its own word about how the call went (linked id: originated half)
 [from-internal-status]
 exten => _[+*0-9].,1,Dial(PJSIP/${EXTEN}@carrier,300)
  same => n,UserEvent(CALLSTATUS,Uniqueid:${CHANNEL(linkedid)},V:${DIALSTATUS}-${HANGUPCAUSE})

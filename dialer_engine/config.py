@@ -39,8 +39,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from .core.model import Trunk, TrunkName
-from .errors import ConfigError, Problem
+from dialer_engine.core.model import Trunk, TrunkName
+from dialer_engine.errors import ConfigError, Problem
 
 DEFAULT_PATH = Path("/etc/dialer-engine/dialer.toml")
 ENVIRONMENT_PREFIX = "DIALER_"
@@ -118,7 +118,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class RedisConfig(_Section):
+class RedisSettings(_Section):
     """Where campaigns, lists and results live."""
 
     url: Annotated[str, AfterValidator(_redis_url)] = Field("redis://127.0.0.1:6379/0", repr=False)
@@ -135,7 +135,7 @@ class RedisConfig(_Section):
         return without_password(url)
 
 
-class AriConfig(_Section):
+class AriSettings(_Section):
     """How calls are made: Asterisk's REST interface and its events."""
 
     url: Annotated[str, AfterValidator(_http_url)] = "http://127.0.0.1:8088"
@@ -148,7 +148,7 @@ class AriConfig(_Section):
     """Stasis application. A second daemon with the same one takes it over and the first exits with 75."""
 
 
-class AmiConfig(_Section):
+class AmiSettings(_Section):
     """How queues and agents are watched. Without a secret AMI is not used and queue campaigns wait."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -161,7 +161,7 @@ class AmiConfig(_Section):
     """That user's secret; unset: queue campaigns stay on STALE_QUEUE_DATA, the others do not need it."""
 
 
-class ApiConfig(_Section):
+class ApiSettings(_Section):
     """The HTTP side: health, metrics and the REST API."""
 
     bind: Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8080"
@@ -170,7 +170,7 @@ class ApiConfig(_Section):
     """Bearer token for /metrics from other hosts; unset: /metrics answers to loopback alone."""
 
 
-class TrunkConfig(_Section):
+class TrunkSettings(_Section):
     """A way out, `[trunks.NAME]`."""
 
     dial_string: Annotated[str, AfterValidator(_dial_string)] | None = None
@@ -183,7 +183,7 @@ class TrunkConfig(_Section):
     """How a number is written for this carrier; any but as_given needs numbers.default_region."""
 
 
-class DialingConfig(_Section):
+class DialingSettings(_Section):
     """What holds for every campaign that does not say otherwise."""
 
     default_trunk: str | None = None
@@ -194,7 +194,7 @@ class DialingConfig(_Section):
     """Dialplan context at which a `queue` block continues, the extension being the queue's name."""
 
 
-class NumbersConfig(_Section):
+class NumbersSettings(_Section):
     """Which numbers may be dialed and how they are compared."""
 
     default_region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
@@ -209,7 +209,7 @@ class NumbersConfig(_Section):
     """Further emergency numbers, never dialed; the usual ones of every country are known anyway."""
 
 
-class DaemonConfig(_Section):
+class DaemonSettings(_Section):
     """The process itself."""
 
     name: Name = Field(default_factory=socket.gethostname)
@@ -222,14 +222,14 @@ class DaemonConfig(_Section):
     """How long a stop waits for live calls; the next start adopts the others. Keep it below TimeoutStopSec."""
 
 
-class ResultsConfig(_Section):
+class ResultsSettings(_Section):
     """What becomes of old results."""
 
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 90
     """Days in Redis; a nightly job removes older ones. Export before, they are not kept elsewhere."""
 
 
-class QueueConfig(_Section):
+class QueueSettings(_Section):
     """`[queues.NAME]`: what AMI does not tell about a queue."""
 
     wrap_up_seconds: Seconds | None = None
@@ -238,7 +238,7 @@ class QueueConfig(_Section):
     """Whether the queue rings agents who are talking; unset: read from the PBX."""
 
 
-class LogConfig(_Section):
+class LogSettings(_Section):
     """What is told to the journal."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -259,17 +259,19 @@ class Config(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    redis: RedisConfig = RedisConfig()
-    ari: AriConfig
-    ami: AmiConfig = AmiConfig()
-    api: ApiConfig = ApiConfig()
-    trunks: dict[Name, TrunkConfig] = Field(default_factory=lambda: {"carrier": TrunkConfig()}, min_length=1)
-    dialing: DialingConfig = DialingConfig()
-    numbers: NumbersConfig = NumbersConfig()
-    daemon: DaemonConfig = Field(default_factory=DaemonConfig)
-    results: ResultsConfig = ResultsConfig()
-    queues: dict[Name, QueueConfig] = {}
-    log: LogConfig = LogConfig()
+    redis: RedisSettings = RedisSettings()
+    ari: AriSettings
+    ami: AmiSettings = AmiSettings()
+    api: ApiSettings = ApiSettings()
+    trunks: dict[Name, TrunkSettings] = Field(
+        default_factory=lambda: {"carrier": TrunkSettings()}, min_length=1
+    )
+    dialing: DialingSettings = DialingSettings()
+    numbers: NumbersSettings = NumbersSettings()
+    daemon: DaemonSettings = Field(default_factory=DaemonSettings)
+    results: ResultsSettings = ResultsSettings()
+    queues: dict[Name, QueueSettings] = {}
+    log: LogSettings = LogSettings()
 
     @property
     def default_trunk(self) -> TrunkName:
@@ -342,7 +344,7 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
 
 
-def _trunk(name: str, section: TrunkConfig) -> Trunk:
+def _trunk(name: str, section: TrunkSettings) -> Trunk:
     return Trunk(
         name=TrunkName(name),
         dial_string=section.dial_string or f"PJSIP/{_PLACEHOLDER}@{name}",

@@ -391,7 +391,7 @@ def _unanswered(call: Call) -> _Verdict:
 
 
 def _was_timed_out(call: Call) -> bool:
-    """Did the ring time out, by our timer or Asterisk's? The latter shows as no final Dial, 0 or 19, a made-up 480."""
+    """Did the ring time out, by our timer or by Asterisk's, which shows as no final Dial and a made-up 480?"""
     if call.timed_out:
         return True
     sent, ended, timeout = call.times.originated_at, call.times.ended_at, call.dial_timeout_seconds

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from dialer_engine.ari.client import (
-    Ari,
-    AriConfig,
-    AriCounts,
-    AriState,
-    Connected,
-    HangupReason,
-    Lost,
-    ToApp,
-    ToDialplan,
-)
+from dialer_engine.ari.client import Ari
 from dialer_engine.ari.events import (
     AriEvent,
     ChannelDestroyed,
@@ -31,6 +21,17 @@ from dialer_engine.ari.events import (
 )
 from dialer_engine.ari.replies import ChannelSnapshot, Dialplan, Info
 from dialer_engine.ari.rest import NotSent
+from dialer_engine.ari.terms import (
+    AriConfig,
+    AriCounts,
+    AriState,
+    Connected,
+    HangupReason,
+    Lost,
+    Patience,
+    ToApp,
+    ToDialplan,
+)
 
 __all__ = [
     "Ari",
@@ -54,6 +55,7 @@ __all__ = [
     "Leg",
     "Lost",
     "NotSent",
+    "Patience",
     "Playback",
     "PlaybackFinished",
     "StasisEnd",

@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, NoReturn, TypeAlias, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 import aiohttp
 import msgspec
@@ -22,6 +20,17 @@ import msgspec
 from dialer_engine.ari.events import WANTED, ApplicationReplaced, AriEvent, Malformed, Unknown, decode
 from dialer_engine.ari.replies import Application, ChannelSnapshot, Info, Variable
 from dialer_engine.ari.rest import EventSocket, NotSent, Reply, Rest, accepted, segment
+from dialer_engine.ari.terms import (
+    AriConfig,
+    AriCounts,
+    AriState,
+    Connected,
+    HangupReason,
+    Lost,
+    Patience,
+    ToApp,
+    ToDialplan,
+)
 from dialer_engine.errors import NotFound, Rejected, Replaced, Unavailable
 
 FIRST_DELAY_SECONDS = 0.1
@@ -29,115 +38,45 @@ LONGEST_DELAY_SECONDS = 5.0
 SETTLED_SECONDS = 5.0
 """A connection that lived so long was a good one: the next loss starts again with the shortest delay."""
 
-HangupReason: TypeAlias = Literal[
-    "normal", "busy", "congestion", "no_answer", "timeout", "rejected", "unallocated", "normal_unspecified",
-    "number_incomplete", "codec_mismatch", "interworking", "failure", "answered_elsewhere",
-]  # fmt: skip
+DEFAULT_PATIENCE = Patience()
+TO_APP = ToApp()
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class AriConfig:
-    """Where Asterisk is and how patient we are with it."""
-
-    url: str = "http://127.0.0.1:8088"
-    """With http.conf's prefix, if it has one; without /ari."""
-    username: str = "dialer"
-    password: str = field(default="", repr=False)
-    app: str = "dialer"
-    sources: tuple[str, ...] = ()
-    """Event sources subscribed at every connection ("endpoint:PJSIP/carrier"): with them the channels of an
-    endpoint are heard although no originate subscribed them (dialplan originates). Never deviceState: it can
-    deadlock Asterisk (#2170)."""
-    extra_events: tuple[str, ...] = ()
-    """ChannelVarset, ChannelDialplan: left out by default for their number."""
-    connections: int = 32
-    """Of the pool; Asterisk's http.conf sessionlimit (100 by default) must be higher."""
-    connect_seconds: float = 2.0
-    request_seconds: float = 5.0
-    originate_seconds: float = 10.0
-    """Longer: an originate looks up the host's own name, 5 s where /etc/hosts lacks it."""
-    heartbeat_seconds: float = 15.0
-    """Asterisk sends no pings to us; a half-open socket is noticed after at most 1.5 of these."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """Events come and originates are accepted. What happened before this instant may have been missed."""
-
-    startup_time: str
-    """As Asterisk gives it; only good for comparing."""
-    restarted: bool
-    """Another Asterisk process than at the connection before: every call of ours is dead, and nobody will say
-    so."""
-    missing_sources: tuple[str, ...] = ()
-    """Of `AriConfig.sources`, those Asterisk does not know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """No events come. Told at the loss, and again when a further try fails for another reason."""
-
-    reason: str
-
-
-AriState: TypeAlias = Connected | Lost
-
-
-@dataclass(slots=True)
-class AriCounts:
-    """What an operator may want to see; only ever grows."""
-
-    events: int = 0
-    malformed: int = 0
-    unknown: Counter[str] = field(default_factory=Counter)
-    connections: int = 0
-    stale_conflicts: int = 0
-    unknown_fates: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ToApp:
-    """An answered call goes into our application; args come with StasisStart."""
-
-    args: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ToDialplan:
-    """An answered call goes to a place of the dialplan, and we are not subscribed to it: see
-    `AriConfig.sources`."""
-
-    context: str
-    extension: str
-    priority: int = 1
-
-
 class Ari:
-    """One application on one Asterisk. `run()` keeps the event socket; the verbs work while the `async with`
-    lasts.
+    """One application on one Asterisk: `run()` keeps the event socket, the verbs work while `async with` lasts.
 
     `on_event` and `on_state` are called in the loop, in the order of the wire, and must neither block nor
     raise: what they raise ends `run()`. A verb raises Unavailable (its fate is unknown), NotSent (an
     Unavailable: certainly not carried out), Rejected (with Asterisk's status as `code`) or NotFound. None
     waits longer than its deadline.
+
+    `sources` ("endpoint:PJSIP/carrier") are followed at every connection: the channels of such an endpoint are
+    heard although no originate subscribed them. Never deviceState:, it can deadlock Asterisk (#2170).
+    `extra_events` are ChannelVarset and ChannelDialplan, left out by default for their number.
     """
 
     def __init__(
-        self, config: AriConfig, on_event: Callable[[AriEvent], None], on_state: Callable[[AriState], None]
+        self,
+        config: AriConfig,
+        on_event: Callable[[AriEvent], None],
+        on_state: Callable[[AriState], None],
+        *,
+        sources: Sequence[str] = (),
+        extra_events: Sequence[str] = (),
+        patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
-        self._config = config
+        self._app = config.app
+        self._application = f"/applications/{segment(config.app)}"
         self._on_event = on_event
         self._on_state = on_state
-        self._rest = Rest(
-            config.url,
-            config.username,
-            config.password,
-            connections=config.connections,
-            connect_seconds=config.connect_seconds,
-        )
+        self._sources = tuple(sources)
+        self._filter = [{"type": name} for name in (*WANTED, *extra_events)]
+        self._patience = patience
+        self._rest = Rest(config.url, config.username, config.password, patience)
         self._state: AriState = Lost("not yet connected")
+        self._connected_at = math.inf
         self._startup_time: str | None = None
         self._version: tuple[int, ...] = ()
         self.counts = AriCounts()
@@ -164,25 +103,22 @@ class Ari:
     async def run(self) -> NoReturn:
         """Connect, listen, and connect again, for ever. Raises Replaced when another client took our name."""
         loop = asyncio.get_running_loop()
-        failures = 0
+        tries = 0
         try:
             while True:
-                began = loop.time()
+                self._connected_at = math.inf
                 await self._connection()
-                # Also a socket that opens and closes at once must not make us turn in a tight circle.
-                failures = 0 if loop.time() - began > SETTLED_SECONDS else failures
-                await asyncio.sleep(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**failures))
-                failures = min(failures + 1, 16)
+                # A socket that opens and closes at once must not make us turn in a tight circle either.
+                tries = 0 if loop.time() - self._connected_at > SETTLED_SECONDS else tries
+                await asyncio.sleep(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**tries))
+                tries = min(tries + 1, 16)
         finally:
             self._state = Lost("not running")
 
     async def _connection(self) -> None:
         """One life of the socket; what ends it is told before the goodbyes."""
-        config = self._config
         try:
-            async with self._rest.listen(
-                config.app, heartbeat_seconds=config.heartbeat_seconds, seconds=config.connect_seconds
-            ) as socket:
+            async with self._rest.listen(self._app) as socket:
                 try:
                     await self._prepare()
                     reason = await self._read(socket)
@@ -199,15 +135,13 @@ class Ari:
         The filter may have died with the application's object (Asterisk drops one without subscriptions at
         the loss), so it is put every time.
         """
-        wanted = [{"type": name} for name in (*WANTED, *self._config.extra_events)]
-        await self._do(
-            "PUT", f"/applications/{segment(self._config.app)}/eventFilter", body={"allowed": wanted}
-        )
-        missing = [source for source in self._config.sources if not await self._follows(source)]
+        await self._do("PUT", f"{self._application}/eventFilter", body={"allowed": self._filter})
+        missing = [source for source in self._sources if not await self._follows(source)]
         info = await self.info()
         restarted = self._startup_time not in (None, info.startup_time)
         self._startup_time = info.startup_time
         self._version = _numbers(info.version)
+        self._connected_at = asyncio.get_running_loop().time()
         self.counts.connections += 1
         self._tell(Connected(info.startup_time, restarted, tuple(missing)))
 
@@ -219,10 +153,15 @@ class Ari:
         return True
 
     async def _read(self, socket: EventSocket) -> str:
-        """Hand on events until the socket ends; why it did. aiohttp tells most ends by a message, not an
-        exception."""
+        """Hand on events until the socket ends; returns why it did.
+
+        aiohttp tells most ends by a message; an exception comes only from answering a ping on a dead socket.
+        """
         while True:
-            message = await socket.receive()
+            try:
+                message = await socket.receive()
+            except (aiohttp.ClientError, OSError) as exc:
+                return f"event socket failed: {exc}"
             if message.type is aiohttp.WSMsgType.TEXT:
                 self._feed(message.data)
             elif message.type is aiohttp.WSMsgType.BINARY:
@@ -268,7 +207,7 @@ class Ari:
         timeout_seconds: float,
         variables: Mapping[str, str] | None = None,
         other_channel_id: str | None = None,
-        to: ToApp | ToDialplan = ToApp(),
+        to: ToApp | ToDialplan = TO_APP,
     ) -> None:
         """Create and dial a channel; its events may come before this returns.
 
@@ -288,7 +227,7 @@ class Ari:
             "timeout": math.ceil(timeout_seconds),
         }
         if isinstance(to, ToApp):
-            body |= {"app": self._config.app, "appArgs": to.args}
+            body |= {"app": self._app, "appArgs": to.args}
         else:
             body |= {"context": to.context, "extension": to.extension, "priority": to.priority}
         await self._make(channel_id, f"/channels/{segment(channel_id)}", body, variables, other_channel_id)
@@ -306,7 +245,7 @@ class Ari:
 
         Errors as of `originate`. Then `dial` it; until StasisStart has come Asterisk answers 409 to that.
         """
-        body: dict[str, object] = {"endpoint": endpoint, "app": self._config.app, "appArgs": args}
+        body: dict[str, object] = {"endpoint": endpoint, "app": self._app, "appArgs": args}
         body["channelId"] = channel_id
         await self._make(channel_id, "/channels/create", body, variables, other_channel_id)
 
@@ -331,7 +270,7 @@ class Ari:
         if other_channel_id:
             body["otherChannelId"] = other_channel_id
         try:
-            reply = await self._rest.ask("POST", path, body=body, seconds=self._config.originate_seconds)
+            reply = await self._rest.ask("POST", path, body=body, seconds=self._patience.originate_seconds)
         except NotSent:
             raise
         except Unavailable:
@@ -418,7 +357,7 @@ class Ari:
     async def subscribe(self, source: str) -> None:
         """Hear of "channel:ID" or "endpoint:PJSIP/NAME" from now on. Raises NotFound or Rejected(422): no
         such."""
-        path = f"/applications/{segment(self._config.app)}/subscription"
+        path = f"{self._application}/subscription"
         await self._do("POST", path, body={"eventSource": source})
 
     async def info(self) -> Info:
@@ -428,7 +367,7 @@ class Ari:
     async def application_channels(self) -> list[str]:
         """Ids of the channels our application is subscribed to; empty when Asterisk does not know it."""
         try:
-            return (await self._read_as(Application, f"/applications/{segment(self._config.app)}")).channel_ids
+            return (await self._read_as(Application, self._application)).channel_ids
         except NotFound:
             return []
 
@@ -439,19 +378,19 @@ class Ari:
     # Requests
 
     async def _do(self, method: Literal["PUT", "POST"], path: str, *, body: object) -> None:
-        accepted(await self._rest.ask(method, path, body=body, seconds=self._config.request_seconds))
+        accepted(await self._rest.ask(method, path, body=body, seconds=self._patience.request_seconds))
 
     async def _done_if_there(
         self, method: Literal["DELETE"], path: str, query: Mapping[str, str] | None
     ) -> bool:
         try:
-            accepted(await self._rest.ask(method, path, query=query, seconds=self._config.request_seconds))
+            accepted(await self._rest.ask(method, path, query=query, seconds=self._patience.request_seconds))
         except NotFound:
             return False
         return True
 
     async def _read_as(self, kind: type[_T], path: str, query: Mapping[str, str] | None = None) -> _T:
-        body = accepted(await self._rest.ask("GET", path, query=query, seconds=self._config.request_seconds))
+        body = accepted(await self._rest.ask("GET", path, query=query, seconds=self._patience.request_seconds))
         try:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:

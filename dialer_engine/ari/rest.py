@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from dialer_engine.ari.terms import Patience
 from dialer_engine.errors import NotFound, Rejected, Unavailable
 
 Method: TypeAlias = Literal["GET", "PUT", "POST", "DELETE"]
@@ -39,18 +40,11 @@ class Reply(NamedTuple):
 
 
 class Rest:
-    """The HTTP side. `connections` bounds the pool, the event socket takes one of them.
+    """The HTTP side: one session, a pool of connections, the user's name in every request."""
 
-    `connect_seconds` bounds the wait for a free or new connection, so that what is waiting there when the
-    deadline comes has certainly not been sent.
-    """
-
-    def __init__(
-        self, url: str, username: str, password: str, *, connections: int, connect_seconds: float
-    ) -> None:
+    def __init__(self, url: str, username: str, password: str, patience: Patience) -> None:
         self._base = url.rstrip("/") + "/ari"
-        self._connections = connections
-        self._connect_seconds = connect_seconds
+        self._patience = patience
         token = base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
         self._headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
         self._session: aiohttp.ClientSession | None = None
@@ -59,7 +53,7 @@ class Rest:
         self._session = aiohttp.ClientSession(
             # Asterisk drops an idle connection after 15 s (http.conf session_keep_alive); we must be first,
             # else a POST meets a closing connection and its fate is unknown.
-            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=10.0),
+            connector=aiohttp.TCPConnector(limit=self._patience.connections, keepalive_timeout=10.0),
             headers=self._headers,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -86,7 +80,7 @@ class Rest:
         data = msgspec.json.encode(body) if body is not None else None
         if data is not None and len(data) > BODY_LIMIT:
             raise Rejected(f"a request of {len(data)} bytes is longer than Asterisk reads", code=413)
-        timeout = aiohttp.ClientTimeout(total=seconds, connect=min(self._connect_seconds, seconds / 2))
+        timeout = aiohttp.ClientTimeout(total=seconds, connect=self._patience.connect_seconds)
         try:
             async with session.request(
                 method, URL(url, encoded=True), data=data, timeout=timeout, allow_redirects=False
@@ -98,7 +92,7 @@ class Rest:
             raise Unavailable("asterisk", f"{method} {path}: {_words(exc)}") from exc
 
     @asynccontextmanager
-    async def listen(self, app: str, *, heartbeat_seconds: float, seconds: float) -> AsyncIterator[EventSocket]:
+    async def listen(self, app: str) -> AsyncIterator[EventSocket]:
         """The event socket of an application. Raises NotSent when it cannot be opened in time.
 
         A half-open socket is noticed within 1.5 heartbeats. Text stays bytes: the decoder wants bytes, and
@@ -106,10 +100,10 @@ class Rest:
         """
         query = urlencode({"app": app, "subscribeAll": "false"})
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._patience.connect_seconds):
                 socket: EventSocket = await self._opened().ws_connect(
                     URL(f"{self._base}/events?{query}", encoded=True),
-                    heartbeat=heartbeat_seconds,
+                    heartbeat=self._patience.heartbeat_seconds,
                     max_msg_size=0,
                     compress=0,
                     decode_text=False,

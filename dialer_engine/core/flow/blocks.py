@@ -1,0 +1,136 @@
+"""What a flow is made of: the blocks of a validated document. They say where they lead and do nothing.
+
+The JSON names are in the parser's table (parse.py), the meaning of a block in the interpreter (interpret.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+KEYS = "0123456789*#ABCD"
+
+
+class Operator(StrEnum):
+    EQ = "eq"
+    NE = "ne"
+    IN = "in"
+    NOT_IN = "notIn"
+    LT = "lt"
+    LE = "le"
+    GT = "gt"
+    GE = "ge"
+    MATCHES = "matches"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One way out of a branch. Whatever is given must hold: the text, the time of day, the weekday."""
+
+    next: str
+    name: str | None = None  # an attribute or a variable
+    operator: Operator | None = None
+    value: str | tuple[str, ...] = ""
+    start_seconds: int | None = None  # of the local day; a window over midnight belongs to the day it starts on
+    end_seconds: int | None = None
+    week_days: frozenset[int] | None = None  # 1 = Monday .. 7 = Sunday
+
+
+@dataclass(frozen=True, slots=True)
+class PlayBlock:
+    media: tuple[str, ...]
+    next: str
+    barge_in: bool = True
+    timeout_seconds: float | None = None  # a play that takes longer is ended
+
+
+@dataclass(frozen=True, slots=True)
+class MenuBlock:
+    keys: Mapping[str, str]
+    invalid: str
+    no_input: str
+    media: tuple[str, ...] = ()
+    barge_in: bool = True
+    timeout_seconds: float = 5
+    retries: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBlock:
+    variable: str
+    next: str
+    invalid: str
+    no_input: str
+    media: tuple[str, ...] = ()
+    barge_in: bool = True
+    min_length: int = 1
+    max_length: int = 20
+    terminator: str = "#"  # "" for none
+    timeout_seconds: float = 5  # for the first key and between two
+    retries: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SetBlock:
+    variables: Mapping[str, str]
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class BranchBlock:
+    conditions: tuple[Condition, ...]
+    otherwise: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitBlock:
+    seconds: float
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultBlock:
+    next: str
+    ext_status: str | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OptOutBlock:
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class GotoBlock:
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUpBlock:
+    pass
+
+
+PromptBlock = PlayBlock | MenuBlock | ReadBlock
+Block = (
+    PlayBlock
+    | MenuBlock
+    | ReadBlock
+    | SetBlock
+    | BranchBlock
+    | WaitBlock
+    | ResultBlock
+    | OptOutBlock
+    | GotoBlock
+    | HangUpBlock
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A validated flow: every target is there, every block can be reached, every loop waits somewhere."""
+
+    name: str
+    start: str
+    blocks: Mapping[str, Block]
+    description: str = ""

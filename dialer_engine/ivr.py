@@ -1,0 +1,206 @@
+"""Carries out a flow on a channel: the interpreter (core/flow) says what, this room does it.
+
+Order is everything here. A new position is recorded before its actions are carried out, so no block is heard
+before what the callee said until then is safe. Events come from one inbox and are fed one at a time. Every
+wait has a deadline: the interpreter sets a timer with each play and each wait for a key, and what is retried
+while a port is away ends when the call does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol
+
+from dialer_engine.core import flow as flows
+from dialer_engine.core.flow import Flow, FlowResult, Position, Step
+from dialer_engine.core.model import AttemptId
+from dialer_engine.errors import NotFound, Rejected, Unavailable
+
+BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8)  # between attempts while a port is away; the last one repeats
+PLAY_RETRY_SECONDS = 3.0  # then the medium is left out
+STOP_RETRY_SECONDS = 1.0  # then it plays to its end behind the callee's choice
+HANGUP_RETRY_SECONDS = 30.0  # then the engine's own deadlines have to end the channel
+GONE_SECONDS = 5.0  # the channel is gone: its HungUp must come in this time
+
+
+class IvrChannel(Protocol):
+    """The callee's channel. The methods raise Unavailable, Rejected or NotFound."""
+
+    async def play(self, playback_id: str, media: Sequence[str]) -> None: ...
+
+    async def stop_playback(self, playback_id: str) -> None: ...
+
+    async def hangup(self) -> None: ...
+
+
+async def run(
+    flow: Flow,
+    position: Position | None,
+    *,
+    attempt_id: AttemptId,
+    attributes: Mapping[str, str],
+    channel: IvrChannel,
+    inbox: asyncio.Queue[flows.Event],
+    record: Callable[[Position], Awaitable[None]],
+    opt_out: Callable[[], Awaitable[None]],
+    now: Callable[[], datetime],
+) -> FlowResult:
+    """Run the flow until it has hung up, the callee has, or it fails.
+
+    `position` is None for a call that has just been answered, else the one last recorded (after a crash).
+    `Played` in the inbox carries the playback's id as Asterisk sent it. `now` gives the campaign's local time.
+    While `record` or `opt_out` raise Unavailable they are tried again as long as the call lives; any other
+    exception of theirs ends this coroutine.
+    """
+    return await _Run(
+        flow=flow,
+        attempt_id=attempt_id,
+        attributes=attributes,
+        channel=channel,
+        inbox=inbox,
+        record=record,
+        opt_out=opt_out,
+        now=now,
+    ).run(position)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    flow: Flow
+    attempt_id: AttemptId
+    attributes: Mapping[str, str]
+    channel: IvrChannel
+    inbox: asyncio.Queue[flows.Event]
+    record: Callable[[Position], Awaitable[None]]
+    opt_out: Callable[[], Awaitable[None]]
+    now: Callable[[], datetime]
+    pending: deque[flows.Event] = field(default_factory=deque)  # taken from the inbox or made here, not fed yet
+    recorded: Position | None = None  # the memory of what was recorded last
+    timer: tuple[str, float] | None = None  # id, and when it fires by the loop's clock
+
+    async def run(self, position: Position | None) -> FlowResult:
+        if position is None:
+            step = flows.begin(self.flow, self.attributes, now=self.now())
+        else:
+            step = flows.resume(self.flow, position, self.attributes, now=self.now())
+        while True:
+            await self._carry_out(step)
+            if step.position.end:
+                return FlowResult.of(step.position)
+            event = await self._next_event(step.position)
+            step = flows.feed(self.flow, step.position, event, self.attributes, now=self.now())
+
+    # --- what is to be done ---
+
+    async def _carry_out(self, step: Step) -> None:
+        """Silence first, so that a pressed key is felt even while Redis is away; then record; then the rest."""
+        for action in step.actions:
+            if isinstance(action, flows.StopPlay):
+                await self._stop_play(action)
+        if step.position.end != "hungup" and step.position.memory != self.recorded:
+            if not await self._until_done(lambda: self.record(step.position)):
+                return  # the callee hung up meanwhile: what is left is in the result
+            self.recorded = step.position.memory
+        for action in step.actions:
+            match action:
+                case flows.Play():
+                    await self._play(action)
+                case flows.Timer():
+                    self.timer = (action.id, asyncio.get_running_loop().time() + action.seconds)
+                case flows.OptOut():
+                    await self._take_off(action)
+                case flows.HangUp():
+                    await self._hang_up()
+
+    def _playback_id(self, action_id: str) -> str:
+        return f"{self.attempt_id}-{action_id}"
+
+    async def _play(self, action: flows.Play) -> None:
+        playback_id = self._playback_id(action.id)
+        try:
+            begun = await self._until_done(
+                lambda: self.channel.play(playback_id, action.media), seconds=PLAY_RETRY_SECONDS
+            )
+        except Rejected:
+            begun = False
+        except NotFound:
+            return await self._wait_for_hang_up()
+        if not begun:
+            self.pending.append(flows.Played(playback_id, ok=False))
+
+    async def _stop_play(self, action: flows.StopPlay) -> None:
+        """What cannot be stopped (numbers and digits, in Asterisk) plays on; what is next waits for it."""
+        playback_id = self._playback_id(action.id)
+        with suppress(Rejected, NotFound):
+            await self._until_done(lambda: self.channel.stop_playback(playback_id), seconds=STOP_RETRY_SECONDS)
+
+    async def _take_off(self, action: flows.OptOut) -> None:
+        try:
+            if await self._until_done(self.opt_out):
+                self.pending.append(flows.Done(action.id))
+        except Rejected:
+            self.pending.append(flows.Done(action.id, ok=False))
+
+    async def _hang_up(self) -> None:
+        with suppress(Rejected, NotFound):
+            await self._until_done(self.channel.hangup, seconds=HANGUP_RETRY_SECONDS)
+
+    async def _wait_for_hang_up(self) -> None:
+        if not await self._hung_up_within(GONE_SECONDS):
+            self.pending.append(flows.Failed("the channel is gone"))
+
+    # --- patience ---
+
+    async def _until_done(self, act: Callable[[], Awaitable[None]], *, seconds: float | None = None) -> bool:
+        """Try again while the port is unavailable, the call lives and the time lasts. True when it was done."""
+        clock = asyncio.get_running_loop().time
+        give_up_at = None if seconds is None else clock() + seconds
+        for n in itertools.count():
+            try:
+                await act()
+            except Unavailable:
+                pause = BACKOFF_SECONDS[min(n, len(BACKOFF_SECONDS) - 1)]
+                if give_up_at is not None and clock() + pause > give_up_at:
+                    return False
+            else:
+                return True
+            if await self._hung_up_within(pause):
+                return False
+        raise AssertionError("a count has no end")
+
+    async def _hung_up_within(self, seconds: float) -> bool:
+        """Wait, and keep what comes in the meantime for later; a hang-up ends the wait."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not any(isinstance(event, flows.HungUp) for event in self.pending):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    self.pending.append(await self.inbox.get())
+            except TimeoutError:
+                return False
+        return True
+
+    # --- what comes ---
+
+    async def _next_event(self, position: Position) -> flows.Event:
+        if self.pending:
+            return self._own(self.pending.popleft())
+        if self.timer is None or self.timer[0] != position.timer:
+            return self._own(await self.inbox.get())
+        try:
+            async with asyncio.timeout_at(self.timer[1]):
+                return self._own(await self.inbox.get())
+        except TimeoutError:
+            return flows.TimerFired(self.timer[0])
+
+    def _own(self, event: flows.Event) -> flows.Event:
+        """The interpreter knows its plays by their short ids; a playback of another life has none."""
+        if isinstance(event, flows.Played):
+            prefix = f"{self.attempt_id}-"
+            return replace(event, id=event.id.removeprefix(prefix) if event.id.startswith(prefix) else "")
+        return event

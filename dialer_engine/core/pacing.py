@@ -155,7 +155,7 @@ def share(room: int, claims: Sequence[tuple[Key, int, int]]) -> dict[Key, int]:
 
 
 def _fixed(left: int, claims: Sequence[tuple[Key, int, int]], least: int) -> dict[Key, int]:
-    """The claims whose quota is outside [least, wanted], at that bound; of the two sides the one that weighs more.
+    """The claims whose quota is outside [least, wanted], at that bound; of the two sides the heavier one.
 
     Fixing that side moves the others' quotas towards it, so that none is fixed wrongly. All in integers:
     a quota is left * priority / weight.
@@ -238,14 +238,13 @@ def _want(facts: CampaignFacts) -> _Bound:
         return _Bound(0, Limit.STALE_QUEUE_DATA, None)
     if facts.due <= 0:
         return _Bound(0, Limit.DIALING if facts.live else Limit.IDLE, facts.next_due_at)
-    room = facts.max_channels - facts.live
-    if room <= 0:
-        return _Bound(0, Limit.MAX_CHANNELS, None)
-    if facts.ready is not None and facts.ready < min(room, facts.due):
-        return _Bound(facts.ready, Limit.RATE, facts.ready_at)
-    if room < facts.due:
-        return _Bound(room, Limit.MAX_CHANNELS, None)
-    return _Bound(facts.due, Limit.DIALING, facts.next_due_at)
+    bound = _Bound(facts.due, Limit.DIALING, facts.next_due_at)
+    room = max(0, facts.max_channels - facts.live)
+    if room < bound.calls:
+        bound = _Bound(room, Limit.MAX_CHANNELS, None)
+    if facts.ready is not None and facts.ready < bound.calls:
+        bound = _Bound(facts.ready, Limit.RATE, facts.ready_at)
+    return bound
 
 
 def _trunk_room(trunk: TrunkFacts | None) -> _Bound:

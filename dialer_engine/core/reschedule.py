@@ -61,7 +61,7 @@ def decide(
 
 
 def returned(counts: Counts) -> Counts | None:
-    """The counts of a contact whose call was refused before an INVITE left, and which is due again where it was.
+    """The counts after a call refused before an INVITE left; the contact is due again where it was.
 
     None when it has been returned MAX_RETURNS times: then `decide` has the word, as after any call.
     """
@@ -84,7 +84,7 @@ def _rule(rules: Sequence[RescheduleRule], outcome: Outcome, was_answered: bool)
 def _may_have_rung_twice(outcome: Outcome, was_answered: bool) -> bool:
     """A crash rings nobody twice: its outcomes are re-dialed only by a rule that names them.
 
-    Of an UNKNOWN fate nobody knows whether it was answered; a call lost with the PBX before the answer only rang.
+    Nobody knows whether an UNKNOWN call was answered; one that the PBX lost before the answer only rang.
     """
     if outcome.status is not Status.RS_ERROR:
         return False

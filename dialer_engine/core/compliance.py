@@ -1,0 +1,222 @@
+"""What forbids this number now? And the only way from a number to a dial string.
+
+A dial string is a small program: `&` rings a second telephone, `${...}` runs functions, `/` and `@` choose
+another endpoint. So nothing is escaped here; only what is spelled in a handful of ASCII characters goes through,
+and `dial` checks again what `normalise` has checked: numbers come back from a database that others write.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import phonenumbers
+from phonenumbers import PhoneNumber, PhoneNumberFormat, PhoneNumberType, ShortNumberCost
+
+from dialer_engine.core.model import Trunk
+from dialer_engine.errors import Invalid, Problem
+
+EMERGENCY: frozenset[str] = frozenset(
+    # fmt: off
+    {
+        "000",
+        "061",
+        "066",
+        "08",
+        "110",
+        "111",
+        "112",
+        "113",
+        "114",
+        "115",
+        "117",
+        "118",
+        "119",
+        "120",
+        "122",
+        "123",
+        "144",
+        "15",
+        "150",
+        "155",
+        "158",
+        "166",
+        "17",
+        "18",
+        "190",
+        "191",
+        "192",
+        "193",
+        "194",
+        "197",
+        "198",
+        "199",
+        "911",
+        "991",
+        "992",
+        "993",
+        "994",
+        "995",
+        "996",
+        "997",
+        "998",
+        "999",
+    }
+    # fmt: on
+)
+"""The usual emergency numbers of the world. 100 to 108, everybody's first extensions, are known by region alone."""
+
+_SEPARATORS = str.maketrans("", "", "()-./ \t\u00a0\u202f")
+_DIGITS = re.compile(r"\+?[0-9]{2,20}")
+_DIGITS_AND_SYMBOLS = re.compile(r"\+?[0-9*#]{2,20}")
+_PLACE = "${num}"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberPolicy:
+    """`[numbers]` of the configuration. Without a region numbers stay as they are given."""
+
+    default_region: str | None = None  # ISO 3166, "CZ"
+    allow_symbols: bool = False  # * and #
+    allow_premium: bool = False
+    allow_short: bool = False
+    emergency: frozenset[str] = frozenset()  # further ones: the region's own and EMERGENCY are always known
+
+
+_NO_REGION = NumberPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number that may be dialed. Repeats and do-not-call go by `identity`: E.164 when a region is set."""
+
+    submitted: str
+    dialed: str  # as given, without separators
+    identity: str
+
+
+def normalise(text: str, policy: NumberPolicy) -> Number:
+    """The number in `text`. Raises Invalid when it is none, or one that the policy never dials."""
+    dialed = text.translate(_SEPARATORS)
+    allowed = _DIGITS_AND_SYMBOLS if policy.allow_symbols else _DIGITS
+    if not allowed.fullmatch(dialed):
+        raise _invalid("this is not a telephone number of 2 to 20 digits")
+    reason = forbidden(dialed, policy)
+    if reason is not None:
+        raise _invalid(reason)
+    return Number(text, dialed, _identity(dialed, policy))
+
+
+def forbidden(number: str, policy: NumberPolicy) -> str | None:
+    """Why this number (dialed or identity) is never dialed; None when nothing forbids it."""
+    if _is_emergency(number, policy):
+        return "emergency numbers are never dialed"
+    if policy.default_region is None or not _DIGITS.fullmatch(number):
+        return None
+    if not policy.allow_premium and _is_premium(number, policy.default_region):
+        return "premium-rate numbers are not allowed"
+    if not policy.allow_short and _is_short(number, policy.default_region):
+        return "short numbers are not allowed"
+    return None
+
+
+def dial(trunk: Trunk, number: str, *, identity: str | None = None, policy: NumberPolicy = _NO_REGION) -> str:
+    """The endpoint that Asterisk is told to dial: the number, in the trunk's format, in the trunk's dial string.
+
+    `number` is Number.dialed; a trunk whose format is not as_given writes `identity`, where there is one. Raises
+    Invalid for what is not `+?[0-9*#]{2,20}`, for emergency numbers, and for a trunk with no place for a number.
+    """
+    if trunk.dial_string.count(_PLACE) != 1:
+        raise Invalid([Problem(f"trunks.{trunk.name}.dial_string", f"must hold {_PLACE} once")])
+    if not _DIGITS_AND_SYMBOLS.fullmatch(number):
+        raise _invalid("this cannot stand in a dial string")
+    written = _formatted(number, identity or number, trunk)
+    if not _DIGITS_AND_SYMBOLS.fullmatch(written):
+        raise _invalid("this cannot stand in a dial string")
+    if _is_emergency(number, policy) or _is_emergency(written, policy):
+        raise _invalid("emergency numbers are never dialed")
+    return trunk.dial_string.replace(_PLACE, written)
+
+
+def _invalid(reason: str) -> Invalid:
+    return Invalid([Problem("number", reason)])
+
+
+def _is_emergency(number: str, policy: NumberPolicy) -> bool:
+    """An emergency number in any dress: with a plus, with * or # about it, with digits behind it that go unheard."""
+    digits = re.sub(r"[^0-9]", "", number)
+    if digits in EMERGENCY or digits in policy.emergency:
+        return True
+    region = policy.default_region
+    if region is None:
+        return False
+    return phonenumbers.is_emergency_number(digits, region) or _connects_to_emergency(number, region)
+
+
+def _connects_to_emergency(number: str, region: str) -> bool:
+    if not phonenumbers.connects_to_emergency_number(number, region):
+        return False
+    parsed = _parse(number, region)
+    return parsed is None or not phonenumbers.is_valid_number(parsed)
+
+
+def _identity(dialed: str, policy: NumberPolicy) -> str:
+    region = policy.default_region
+    if region is None or not _DIGITS.fullmatch(dialed):
+        return dialed
+    if _is_short(dialed, region):
+        return dialed
+    parsed = _parse(dialed, region)
+    if parsed is None or not phonenumbers.is_possible_number(parsed):
+        raise _invalid(f"this is not a possible telephone number in {region}")
+    return phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
+
+
+def _parse(number: str, region: str) -> PhoneNumber | None:
+    try:
+        return phonenumbers.parse(number, region)
+    except phonenumbers.NumberParseException:
+        return None
+
+
+def _is_premium(number: str, region: str) -> bool:
+    parsed = _parse(number, region)
+    if parsed is None:
+        return False
+    if phonenumbers.number_type(parsed) == PhoneNumberType.PREMIUM_RATE:
+        return True
+    cost = phonenumbers.expected_cost_for_region(parsed, region)
+    return bool(cost == ShortNumberCost.PREMIUM_RATE)
+
+
+def _is_short(number: str, region: str) -> bool:
+    """A service's short number (RFC 3966 calls it local): valid in the region, and no ordinary number."""
+    parsed = _parse(number, region)
+    if parsed is None or phonenumbers.is_possible_number(parsed):
+        return False
+    return phonenumbers.is_possible_short_number_for_region(parsed, region)
+
+
+def _formatted(number: str, identity: str, trunk: Trunk) -> str:
+    """In the trunk's `number_format`; a number that is not E.164 is dialed as it is."""
+    match trunk.number_format:
+        case "as_given":
+            return number
+        case "e164":
+            return identity
+        case "e164_without_plus":
+            return identity.removeprefix("+")
+        case "national":
+            return _national(identity)
+        case other:
+            raise Invalid([Problem(f"trunks.{trunk.name}.number_format", f"there is no format {other!r}")])
+
+
+def _national(number: str) -> str:
+    """As one dials it within its own country, digits alone."""
+    if not number.startswith("+"):
+        return number
+    parsed = _parse(number, "ZZ")
+    if parsed is None:
+        return number
+    return re.sub(r"[^0-9]", "", phonenumbers.format_number(parsed, PhoneNumberFormat.NATIONAL))

@@ -27,6 +27,8 @@ PLAY_RETRY_SECONDS = 3.0  # then the medium is left out
 STOP_RETRY_SECONDS = 1.0  # then it plays to its end behind the callee's choice
 HANGUP_RETRY_SECONDS = 30.0  # then the engine's own deadlines have to end the channel
 GONE_SECONDS = 5.0  # the channel is gone: its HungUp must come in this time
+CHECK_SECONDS = 5.0  # how often Asterisk is asked whether a play is still on
+GRACE_SECONDS = 0.5  # a play that failed: had the callee hung up?
 
 
 class IvrChannel(Protocol):
@@ -35,6 +37,14 @@ class IvrChannel(Protocol):
     async def play(self, playback_id: str, media: Sequence[str]) -> None: ...
 
     async def stop_playback(self, playback_id: str) -> None: ...
+
+    async def is_playing(self, playback_id: str) -> bool:
+        """Whether Asterisk still knows the playback, queued or under way: GET /playbacks/{id} is not 404.
+
+        Asterisk 22 tells nothing of the end of a recording that is not there, and what ended while the event
+        socket was down is not told later.
+        """
+        ...
 
     async def hangup(self) -> None: ...
 
@@ -188,19 +198,44 @@ class _Run:
     # --- what comes ---
 
     async def _next_event(self, position: Position) -> flows.Event:
-        if self.pending:
-            return self._own(self.pending.popleft())
-        if self.timer is None or self.timer[0] != position.timer:
-            return self._own(await self.inbox.get())
-        try:
-            async with asyncio.timeout_at(self.timer[1]):
-                return self._own(await self.inbox.get())
-        except TimeoutError:
-            return flows.TimerFired(self.timer[0])
+        event = self.pending.popleft() if self.pending else await self._wait(position)
+        if not isinstance(event, flows.Played):
+            return event
+        if not event.ok and event.id == self._playback_id(position.play) and await self._is_explained(event):
+            return await self._next_event(position)
+        # The interpreter knows its plays by their short ids; a playback of another life is none of them.
+        prefix = self._playback_id("")
+        return replace(event, id=event.id.removeprefix(prefix) if event.id.startswith(prefix) else "")
 
-    def _own(self, event: flows.Event) -> flows.Event:
-        """The interpreter knows its plays by their short ids; a playback of another life has none."""
-        if isinstance(event, flows.Played):
-            prefix = f"{self.attempt_id}-"
-            return replace(event, id=event.id.removeprefix(prefix) if event.id.startswith(prefix) else "")
-        return event
+    async def _is_explained(self, failed: flows.Played) -> bool:
+        """A hang-up ends the play as failed, too, and Asterisk may tell that first: what comes after a message
+        must not happen for one who did not listen to its end."""
+        if await self._hung_up_within(GRACE_SECONDS):
+            return True
+        return any(isinstance(event, flows.Played) and event.id == failed.id for event in self.pending)
+
+    async def _wait(self, position: Position) -> flows.Event:
+        """The next event from the inbox, or the timer, or the news that a play is over of which nobody told."""
+        clock = asyncio.get_running_loop().time
+        timer = self.timer if self.timer is not None and self.timer[0] == position.timer else None
+        fires_at = None if timer is None else timer[1]
+        while True:
+            check_at = clock() + CHECK_SECONDS if position.play else None
+            wake_at = min((at for at in (fires_at, check_at) if at is not None), default=None)
+            try:
+                async with asyncio.timeout_at(wake_at):
+                    return await self.inbox.get()
+            except TimeoutError:
+                if timer is not None and wake_at == fires_at:
+                    return flows.TimerFired(timer[0])
+            playback_id = self._playback_id(position.play)
+            if not await self._is_playing(playback_id):
+                return flows.Played(playback_id, ok=False)
+
+    async def _is_playing(self, playback_id: str) -> bool:
+        try:
+            return await self.channel.is_playing(playback_id)
+        except NotFound:
+            return False
+        except (Unavailable, Rejected):
+            return True  # nobody knows; the timer decides

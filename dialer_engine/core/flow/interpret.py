@@ -227,6 +227,11 @@ class _Run:
             return block.timeout_seconds
         return PLAY_SECONDS
 
+    def _stop(self, block: PromptBlock) -> None:
+        """Asterisk cannot stop what it spells (it answers 500): that plays on, the next play waits for it."""
+        if not block.media[self._at.medium - 1].startswith(media.SPELT):
+            self.act(StopPlay(self._at.play))
+
     def _prompted(self, block: PromptBlock) -> str | None:
         self.put(play="", timer="", stage="")
         match block:
@@ -282,7 +287,7 @@ class _Run:
             self.put(keys=self._at.keys + digit)
         block = self._block
         if self._at.stage == "playing" and isinstance(block, PromptBlock) and block.barge_in:
-            self.act(StopPlay(self._at.play))
+            self._stop(block)
             self.go_on(self._prompted(block))
         elif self._at.stage == "keys" and isinstance(block, MenuBlock | ReadBlock):
             self.go_on(self._prompted(block))
@@ -313,7 +318,7 @@ class _Run:
         """A tone is meant to be ended; anything else should have ended by itself."""
         if not (isinstance(block, PlayBlock) and block.timeout_seconds is not None):
             self.note(f"{block.media[self._at.medium - 1]} did not end in {self._longest(block):g} s")
-        self.act(StopPlay(self._at.play))
+        self._stop(block)
         self.put(play="", timer="")
         self.go_on(self._prompt(block))
 

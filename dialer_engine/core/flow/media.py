@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 MAX_TEXT = 1000  # characters of a text with its names filled in; what is longer is cut
 MAX_MEDIUM = 200
+SPELT = ("number:", "digits:", "characters:")
 
 _NAME = re.compile(r"\{([A-Za-z0-9_]{1,40})\}")
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")

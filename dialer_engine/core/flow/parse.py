@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +81,7 @@ class _Wrong(Exception):
     """Why a value cannot be used; whoever called its reader knows the place."""
 
 
-Read = Callable[
-    ["_Reader", str, Any], Any
-]  # (reader, place, value) -> the value as the blocks have it; or raises
+Read = Callable[["_Reader", str, Any], Any]  # (reader, place, value) -> the value for the block, or raises
 
 
 class _Reader:
@@ -93,7 +91,6 @@ class _Reader:
         self.problems: list[Problem] = []
         self.targets: dict[str, list[tuple[str, str]]] = {}  # block -> (place, target)
         self.block = ""
-        self.all_known = True  # False: some block's targets could not be read
 
     def wrong(self, place: str, reason: str) -> None:
         self.problems.append(Problem(place, reason))
@@ -183,7 +180,6 @@ def _number(least: float, most: float, *, whole: bool = False) -> Read:
 
 def _target(reader: _Reader, place: str, value: Any) -> str:
     if not isinstance(value, str):
-        reader.all_known = False
         raise _Wrong("must be the name of a block")
     reader.lead(place, value)
     return value
@@ -207,6 +203,12 @@ def _medium(reader: _Reader, place: str, value: Any) -> str:
     if problem := media.medium_problem(value):
         raise _Wrong(problem)
     return value
+
+
+def _medium_of_question(reader: _Reader, place: str, value: Any) -> str:
+    if isinstance(value, str) and value.startswith("tone:"):
+        raise _Wrong("a tone never ends by itself: it belongs in a play with a timeout")
+    return _medium(reader, place, value)
 
 
 def _list(read: Read, least: int, most: int, kind: str) -> Read:
@@ -299,7 +301,6 @@ def _condition(reader: _Reader, place: str, value: Any) -> Condition | None:
 def _object(reader: _Reader, place: str, value: Any, shape: Mapping[str, _Field]) -> dict[str, Any]:
     """The fields under their names in the dataclass; None stands for a value that is wrong."""
     if not isinstance(value, dict):
-        reader.all_known = False
         raise _Wrong("must be an object")
     found = {}
     for name, each in value.items():
@@ -310,8 +311,6 @@ def _object(reader: _Reader, place: str, value: Any, shape: Mapping[str, _Field]
             found[shape[name].name] = reader.value(shape[name].read, inner, each)
     for name, known in shape.items():
         if known.required and name not in value:
-            if known.read is _target:
-                reader.all_known = False
             reader.wrong(f"{place}.{name}" if place else name, "is missing")
     return found
 
@@ -320,7 +319,7 @@ _seconds = _number(0.1, MAX_SECONDS)
 _retries = _number(0, 10, whole=True)
 _NEXT = _Field("next", _target, required=True)
 _PROMPT = {
-    "media": _Field("media", _list(_medium, 0, MAX_MEDIA, "media")),
+    "media": _Field("media", _list(_medium_of_question, 0, MAX_MEDIA, "media")),
     "bargeIn": _Field("barge_in", _flag),
     "timeout": _Field("timeout_seconds", _seconds),
     "retries": _Field("retries", _retries),
@@ -381,16 +380,15 @@ SHAPES: dict[str, tuple[type[Any], Mapping[str, _Field]]] = {
 
 
 def _block(reader: _Reader, place: str, value: Any) -> Block | None:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(value, dict) and (not isinstance(kind, str) or kind not in SHAPES):
-        reader.all_known = False
-        if "type" not in value:
-            reader.wrong(f"{place}.type", "is missing")
-            return None
-        reader.wrong(f"{place}.type", f"is no block's type (known: {', '.join(SHAPES)})")
+    if not isinstance(value, dict):
+        raise _Wrong("must be an object")
+    kind = value.get("type", "")
+    if not isinstance(kind, str) or kind not in SHAPES:
+        known = f"is no block's type (known: {', '.join(SHAPES)})"
+        reader.wrong(f"{place}.type", known if "type" in value else "is missing")
         return None
     before = len(reader.problems)
-    build, shape = SHAPES[kind or "hangup"]
+    build, shape = SHAPES[kind]
     found = _object(reader, place, value, {"type": _type, **shape})
     found.pop("type")
     _together(reader, place, build, found)
@@ -407,17 +405,15 @@ def _together(reader: _Reader, place: str, build: type[Any], found: dict[str, An
         else:
             found.setdefault("invalid", found.get("no_input"))
             found.setdefault("no_input", found["invalid"])
-    if build is ReadBlock and (found.get("min_length", 1) or 0) > (found.get("max_length", 20) or 40):
-        reader.wrong(f"{place}.minLength", "must not be above maxLength")
+    if build is ReadBlock:
+        least, most = found.get("min_length", 1), found.get("max_length", 20)
+        if least is not None and most is not None and least > most:
+            reader.wrong(f"{place}.minLength", "must not be above maxLength (1 and 20 where not given)")
     if build is ResultBlock and not {"ext_status", "values"} & set(found):
         reader.wrong(place, "sets nothing: give extStatus or values")
-    tones = [n for n, uri in enumerate(found.get("media") or ()) if str(uri).startswith("tone:")]
-    if tones and "timeout_seconds" not in found | ({} if build is PlayBlock else {"timeout_seconds": 0}):
+    tones = build is PlayBlock and any(str(uri).startswith("tone:") for uri in found.get("media") or ())
+    if tones and "timeout_seconds" not in found:
         reader.wrong(f"{place}.timeout", "is missing: a tone never ends by itself")
-    if tones and build is not PlayBlock:
-        reader.wrong(
-            f"{place}.media.{tones[0]}", "a tone never ends by itself: it belongs in a play with a timeout"
-        )
 
 
 # --- the whole ---
@@ -450,11 +446,14 @@ def _flow(reader: _Reader, place: str, document: object) -> Flow | None:
     found = _object(reader, place, document, _FLOW)
     blocks = found.get("blocks")
     if blocks:
-        _look_at_graph(reader, found.get("start"), blocks)
+        assert isinstance(document, dict)
+        _look_at_graph(reader, found.get("start"), blocks, document["blocks"])
     return None if reader.problems else Flow(**found)
 
 
-def _look_at_graph(reader: _Reader, start: str | None, blocks: Mapping[str, Block | None]) -> None:
+def _look_at_graph(
+    reader: _Reader, start: str | None, blocks: Mapping[str, Block | None], document: Mapping[str, Any]
+) -> None:
     for leads in reader.targets.values():
         for place, target in leads:
             if target not in blocks:
@@ -464,15 +463,33 @@ def _look_at_graph(reader: _Reader, start: str | None, blocks: Mapping[str, Bloc
     }
     if start is not None and start not in blocks:
         reader.wrong("start", f"there is no block named {start!r}")
-    elif start is not None and reader.all_known:
-        reached = _reached(start, edges)
+    elif start is not None:
+        # Of a faulty block nobody knows where it was to lead: to any block whose name stands in it.
+        perhaps = {
+            name: edges[name] if block else [text for text in _texts(document[name]) if text in blocks]
+            for name, block in blocks.items()
+        }
+        reached = _reached(start, perhaps)
         for name in blocks:
             if name not in reached:
-                reader.wrong(f"blocks.{_shown(name)}", "no other block leads here: it can never be reached")
-    busy = [name for name, block in blocks.items() if not isinstance(block, _WAITING)]
+                reader.wrong(f"blocks.{_shown(name)}", "can never be reached: no way from the start leads here")
+    busy = [name for name in blocks if _kind(document[name]) not in (*_WAITING, None)]
     for loop in _loops(busy, edges):
         way = " -> ".join([*loop, loop[0]])
         reader.wrong(f"blocks.{_shown(loop[0])}", f"loops without waiting for a key or a time: {way}")
+
+
+def _kind(block: object) -> type[Any] | None:
+    kind = block.get("type") if isinstance(block, dict) else None
+    return SHAPES[kind][0] if isinstance(kind, str) and kind in SHAPES else None
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _reached(start: str, edges: Mapping[str, Sequence[str]]) -> set[str]:

@@ -1,8 +1,8 @@
 """What forbids this number now? And the only way from a number to a dial string.
 
 A dial string is a small program: `&` rings a second telephone, `${...}` runs functions, `/` and `@` choose
-another endpoint. So nothing is escaped here; only what is spelled in a handful of ASCII characters goes through,
-and `dial` checks again what `normalise` has checked: numbers come back from a database that others write.
+another endpoint. So nothing is escaped here; only what is spelled in a handful of ASCII characters goes
+through, and `dial` checks again what `normalise` has checked: the database between them has other writers.
 """
 
 from __future__ import annotations
@@ -16,55 +16,12 @@ from phonenumbers import PhoneNumber, PhoneNumberFormat, PhoneNumberType, ShortN
 from dialer_engine.core.model import Trunk
 from dialer_engine.errors import Invalid, Problem
 
-EMERGENCY: frozenset[str] = frozenset(
-    # fmt: off
-    {
-        "000",
-        "061",
-        "066",
-        "08",
-        "110",
-        "111",
-        "112",
-        "113",
-        "114",
-        "115",
-        "117",
-        "118",
-        "119",
-        "120",
-        "122",
-        "123",
-        "144",
-        "15",
-        "150",
-        "155",
-        "158",
-        "166",
-        "17",
-        "18",
-        "190",
-        "191",
-        "192",
-        "193",
-        "194",
-        "197",
-        "198",
-        "199",
-        "911",
-        "991",
-        "992",
-        "993",
-        "994",
-        "995",
-        "996",
-        "997",
-        "998",
-        "999",
-    }
-    # fmt: on
-)
-"""The usual emergency numbers of the world. 100 to 108, everybody's first extensions, are known by region alone."""
+EMERGENCY: frozenset[str] = frozenset({
+    "000", "061", "066", "08", "110", "111", "112", "113", "114", "115", "117", "118", "119", "120", "122",
+    "123", "144", "15", "150", "155", "158", "166", "17", "18", "190", "191", "192", "193", "194", "197", "198",
+    "199", "911", "991", "992", "993", "994", "995", "996", "997", "998", "999",
+})  # fmt: skip
+"""The usual emergency numbers of the world. 100 to 108, often a PBX's own extensions, only by region."""
 
 _SEPARATORS = str.maketrans("", "", "()-./ \t\u00a0\u202f")
 _DIGITS = re.compile(r"\+?[0-9]{2,20}")
@@ -121,10 +78,10 @@ def forbidden(number: str, policy: NumberPolicy) -> str | None:
 
 
 def dial(trunk: Trunk, number: str, *, identity: str | None = None, policy: NumberPolicy = _NO_REGION) -> str:
-    """The endpoint that Asterisk is told to dial: the number, in the trunk's format, in the trunk's dial string.
+    """The endpoint that Asterisk is told to dial: the number as the trunk writes it, in its dial string.
 
-    `number` is Number.dialed; a trunk whose format is not as_given writes `identity`, where there is one. Raises
-    Invalid for what is not `+?[0-9*#]{2,20}`, for emergency numbers, and for a trunk with no place for a number.
+    `number` is Number.dialed; a trunk whose format is not as_given writes `identity`, where there is one.
+    Raises Invalid for what is not `+?[0-9*#]{2,20}`, for emergency numbers, for a trunk with no place for one.
     """
     if trunk.dial_string.count(_PLACE) != 1:
         raise Invalid([Problem(f"trunks.{trunk.name}.dial_string", f"must hold {_PLACE} once")])
@@ -143,7 +100,7 @@ def _invalid(reason: str) -> Invalid:
 
 
 def _is_emergency(number: str, policy: NumberPolicy) -> bool:
-    """An emergency number in any dress: with a plus, with * or # about it, with digits behind it that go unheard."""
+    """An emergency number in any dress: with a plus, with * or # about it, or with more digits behind."""
     digits = re.sub(r"[^0-9]", "", number)
     if digits in EMERGENCY or digits in policy.emergency:
         return True

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dialer_engine.core.model import CampaignId, EndpointType, Limit, TrunkName
+from dialer_engine.core.pacing import CampaignFacts, Plan, TrunkFacts, plan, share
+
+NOW = datetime(2026, 8, 10, 12, tzinfo=UTC)
+SOON = NOW + timedelta(seconds=7)
+CARRIER = TrunkName("carrier")
+ROOMY = TrunkFacts(CARRIER, live=0, capacity=10_000)
+CAMPAIGN = CampaignFacts(CampaignId(1), CARRIER, priority=10, due=1000, live=0, max_channels=50, open=True)
+
+
+def plans(
+    *campaigns: CampaignFacts,
+    trunk: TrunkFacts | None = ROOMY,
+    stopped: bool = False,
+    draining: bool = False,
+    pbx_up: bool = True,
+    store_up: bool = True,
+) -> list[Plan]:
+    trunks = {} if trunk is None else {trunk.name: trunk}
+    return plan(
+        campaigns, trunks, now=NOW, stopped=stopped, draining=draining, pbx_up=pbx_up, store_up=store_up
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "trunk", "originate", "limit", "next_at"),
+    [
+        (CAMPAIGN, ROOMY, 50, Limit.MAX_CHANNELS, None),
+        (replace(CAMPAIGN, live=48), ROOMY, 2, Limit.MAX_CHANNELS, None),
+        (replace(CAMPAIGN, live=60), ROOMY, 0, Limit.MAX_CHANNELS, None),
+        (replace(CAMPAIGN, due=3, next_due_at=SOON), ROOMY, 3, Limit.DIALING, SOON),
+        (replace(CAMPAIGN, due=0, next_due_at=SOON), ROOMY, 0, Limit.IDLE, SOON),
+        (replace(CAMPAIGN, due=0, live=1), ROOMY, 0, Limit.DIALING, None),
+        (replace(CAMPAIGN, open=False, until=SOON), ROOMY, 0, Limit.OUT_OF_PERIOD, SOON),
+        (replace(CAMPAIGN, ready=1), ROOMY, 1, Limit.RATE, None),
+        (replace(CAMPAIGN, ready=0, ready_at=SOON), ROOMY, 0, Limit.RATE, SOON),
+        (replace(CAMPAIGN, due=1, ready=1), ROOMY, 1, Limit.DIALING, None),
+        (replace(CAMPAIGN, endpoint=EndpointType.QUEUE), ROOMY, 0, Limit.STALE_QUEUE_DATA, None),
+        (CAMPAIGN, replace(ROOMY, capacity=100, live=70), 30, Limit.TRUNK_FULL, None),
+        (CAMPAIGN, replace(ROOMY, capacity=100, live=110), 0, Limit.TRUNK_FULL, None),
+        (CAMPAIGN, replace(ROOMY, tokens=1), 1, Limit.RATE, None),
+        (CAMPAIGN, replace(ROOMY, tokens=0, tokens_at=SOON), 0, Limit.RATE, SOON),
+        (CAMPAIGN, replace(ROOMY, unheard_room=4), 4, Limit.RATE, None),
+        (CAMPAIGN, replace(ROOMY, closed=True, probe_at=SOON), 0, Limit.TRUNK_DOWN, SOON),
+        (CAMPAIGN, replace(ROOMY, closed=True, probe_allowed=True), 1, Limit.TRUNK_DOWN, None),
+        (replace(CAMPAIGN, due=1), replace(ROOMY, closed=True, probe_allowed=True), 1, Limit.TRUNK_DOWN, None),
+        (CAMPAIGN, replace(ROOMY, closed=True, probe_allowed=True, tokens=0), 0, Limit.TRUNK_DOWN, None),
+        (CAMPAIGN, None, 0, Limit.TRUNK_DOWN, None),
+    ],
+)
+def test_one_campaign_and_what_binds_it(
+    facts: CampaignFacts, trunk: TrunkFacts | None, originate: int, limit: Limit, next_at: datetime | None
+) -> None:
+    (answer,) = plans(facts, trunk=trunk)
+    assert (answer.originate, answer.limit, answer.next_at) == (originate, limit, next_at)
+
+
+@pytest.mark.parametrize(
+    ("answers", "limit"),
+    [
+        (plans(CAMPAIGN, stopped=True, draining=True, pbx_up=False, store_up=False), Limit.STOPPED),
+        (plans(CAMPAIGN, draining=True, pbx_up=False, store_up=False), Limit.DRAINING),
+        (plans(CAMPAIGN, pbx_up=False, store_up=False), Limit.REDIS_DOWN),
+        (plans(CAMPAIGN, pbx_up=False), Limit.PBX_DOWN),
+    ],
+)
+def test_a_port_that_is_down_means_dial_nothing(answers: list[Plan], limit: Limit) -> None:
+    assert [(answer.originate, answer.limit) for answer in answers] == [(0, limit)]
+
+
+@pytest.mark.parametrize("limit", Limit)
+def test_every_limit_has_its_sentence(limit: Limit) -> None:
+    for trunk in (None, replace(ROOMY, closed=True, last_code="SIP 503", probe_at=SOON)):
+        text = Plan(CampaignId(1), 0, limit, None, replace(CAMPAIGN, next_due_at=SOON), trunk, 2).text
+        assert text.endswith(".")
+        assert "None" not in text
+        assert "{" not in text
+
+
+def test_the_sentence_says_why_and_when() -> None:
+    down = replace(ROOMY, closed=True, last_code="SIP 503", probe_at=SOON)
+    assert plans(CAMPAIGN, trunk=down)[0].text == (
+        "No call may start: trunk carrier refused the last calls (SIP 503), "
+        "the next probe goes out at 2026-08-10T12:00:07+00:00."
+    )
+    assert plans(replace(CAMPAIGN, live=48))[0].text == "2 calls may start: 48 of 50 channels are in use."
+    assert plans(replace(CAMPAIGN, due=1))[0].text == (
+        "1 call may start: 1 contact is due; 0 of 50 channels are in use."
+    )
+
+
+def test_inputs_name_what_was_known() -> None:
+    inputs = plans(replace(CAMPAIGN, live=48))[0].inputs
+    assert (inputs["live"], inputs["maxChannels"], inputs["trunkCapacity"]) == (48, 50, 10_000)
+    assert plans(CAMPAIGN, trunk=None)[0].inputs["trunkLive"] is None
+
+
+def campaign(number: int, priority: int = 10, **changes: int) -> CampaignFacts:
+    return replace(CAMPAIGN, id=CampaignId(number), priority=priority, **changes)  # type: ignore[arg-type]
+
+
+def test_trunk_room_is_shared_by_priority_among_those_with_due_contacts() -> None:
+    trunk = replace(ROOMY, capacity=40)
+    answers = plans(campaign(1, 30), campaign(2, 10), campaign(3, 60, due=0), trunk=trunk)
+    assert [answer.originate for answer in answers] == [30, 10, 0]
+    assert [answer.limit for answer in answers] == [Limit.TRUNK_FULL, Limit.TRUNK_FULL, Limit.IDLE]
+    assert answers[0].inputs["share"] == 30
+
+
+def test_what_one_does_not_want_goes_to_the_others() -> None:
+    answers = plans(campaign(1, 90, due=5), campaign(2, 10), trunk=replace(ROOMY, capacity=40))
+    assert [(answer.originate, answer.limit) for answer in answers] == [
+        (5, Limit.DIALING),
+        (35, Limit.TRUNK_FULL),
+    ]
+
+
+def test_a_bucket_one_deep_starves_nobody() -> None:
+    """A token every 50 ms for a minute, calls that end at once: turns are as the priorities."""
+    last: dict[int, datetime] = {}
+    turns = {1: 0, 2: 0, 3: 0}
+    for step in range(1200):
+        now = NOW + timedelta(seconds=step / 20)
+        facts = [
+            replace(campaign(number, priority), last_started_at=last.get(number))
+            for number, priority in ((1, 60), (2, 30), (3, 10))
+        ]
+        answers = plan(
+            facts,
+            {CARRIER: replace(ROOMY, tokens=1)},
+            now=now,
+            stopped=False,
+            draining=False,
+            pbx_up=True,
+            store_up=True,
+        )
+        assert sum(answer.originate for answer in answers) == 1
+        (chosen,) = [answer.campaign for answer in answers if answer.originate]
+        turns[chosen] += 1
+        last[chosen] = now
+    assert sum(turns.values()) == 1200
+    assert turns[1] > turns[2] > turns[3] > 60
+
+
+def test_one_probe_for_all_campaigns_of_a_closed_trunk() -> None:
+    answers = plans(campaign(1), campaign(2), trunk=replace(ROOMY, closed=True, probe_allowed=True))
+    assert sorted(answer.originate for answer in answers) == [0, 1]
+    assert {answer.limit for answer in answers} == {Limit.TRUNK_DOWN}
+
+
+def test_trunks_are_apart() -> None:
+    other = replace(campaign(2), trunk=TrunkName("other"))
+    answers = plan(
+        [campaign(1), other],
+        {CARRIER: replace(ROOMY, capacity=3), TrunkName("other"): replace(ROOMY, name=TrunkName("other"))},
+        now=NOW,
+        stopped=False,
+        draining=False,
+        pbx_up=True,
+        store_up=True,
+    )
+    assert [answer.originate for answer in answers] == [3, 50]
+
+
+# --- share
+
+
+@pytest.mark.parametrize(
+    ("room", "claims", "given"),
+    [
+        (10, [("a", 10, 99), ("b", 10, 99)], {"a": 5, "b": 5}),
+        (7, [("a", 20, 99), ("b", 10, 99)], {"a": 5, "b": 2}),
+        (8, [("a", 20, 99), ("b", 10, 99)], {"a": 5, "b": 3}),
+        (10, [("a", 100, 99), ("b", 1, 99), ("c", 1, 99)], {"a": 8, "b": 1, "c": 1}),
+        (3, [("a", 100, 99), ("b", 1, 99), ("c", 1, 99)], {"a": 1, "b": 1, "c": 1}),
+        (2, [("a", 10, 99), ("b", 30, 99), ("c", 10, 99)], {"a": 1, "b": 1, "c": 0}),
+        (10, [("a", 10, 2), ("b", 10, 99)], {"a": 2, "b": 8}),
+        (10, [("a", 10, 2), ("b", 10, 3)], {"a": 2, "b": 3}),
+        (10, [("a", 10, 0), ("b", 1, 99)], {"a": 0, "b": 10}),
+        (0, [("a", 10, 5)], {"a": 0}),
+        (-3, [("a", 10, 5)], {"a": 0}),
+        (5, [], {}),
+    ],
+)
+def test_share_by_example(room: int, claims: list[tuple[str, int, int]], given: dict[str, int]) -> None:
+    assert share(room, claims) == given
+
+
+claim_lists = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 60)), max_size=25).map(
+    lambda pairs: [(n, priority, wanted) for n, (priority, wanted) in enumerate(pairs)]
+)
+
+
+@given(room=st.integers(-5, 400), claims=claim_lists)
+def test_share_gives_everything_and_leaves_nobody_out(room: int, claims: list[tuple[int, int, int]]) -> None:
+    given_ = share(room, claims)
+    wanting = [claim for claim in claims if claim[2] > 0]
+    total = sum(wanted for _, _, wanted in claims)
+    assert sum(given_.values()) == min(max(0, room), total)
+    assert all(0 <= given_[key] <= wanted for key, _, wanted in claims)
+    if room >= len(wanting):
+        assert all(given_[key] >= 1 for key, _, _ in wanting)
+
+
+@given(room=st.integers(0, 400), priorities=st.lists(st.integers(1, 100), min_size=1, max_size=25))
+def test_nobody_is_a_whole_call_off_his_quota(room: int, priorities: list[int]) -> None:
+    quotas = [Fraction(room * priority, sum(priorities)) for priority in priorities]
+    given_ = share(room, [(n, priority, 1000) for n, priority in enumerate(priorities)])
+    if min(quotas) >= 1:
+        assert all(abs(given_[n] - quota) < 1 for n, quota in enumerate(quotas))
+
+
+@given(room=st.integers(0, 400), claims=claim_lists)
+def test_more_priority_never_means_less(room: int, claims: list[tuple[int, int, int]]) -> None:
+    given_ = share(room, claims)
+    for one, priority, wanted in claims:
+        for other, less, _ in claims:
+            if priority > less:
+                assert given_[one] >= min(wanted, given_[other])
+
+
+facts_lists = st.lists(
+    st.builds(
+        CampaignFacts,
+        id=st.integers(1, 10**6).map(CampaignId),
+        trunk=st.sampled_from([CARRIER, TrunkName("other"), TrunkName("missing")]),
+        priority=st.integers(1, 100),
+        due=st.integers(0, 200),
+        live=st.integers(0, 60),
+        max_channels=st.integers(1, 60),
+        open=st.booleans(),
+        ready=st.none() | st.integers(0, 3),
+        last_started_at=st.none() | st.just(NOW - timedelta(seconds=1)),
+    ),
+    unique_by=lambda facts: facts.id,
+    max_size=20,
+)
+
+
+@given(
+    facts=facts_lists,
+    capacity=st.integers(0, 300),
+    tokens=st.none() | st.integers(0, 5),
+    closed=st.booleans(),
+    probe=st.booleans(),
+)
+def test_no_pass_exceeds_any_limit(
+    facts: list[CampaignFacts], capacity: int, tokens: int | None, closed: bool, probe: bool
+) -> None:
+    carrier = TrunkFacts(CARRIER, 20, capacity, tokens, closed=closed, probe_allowed=probe)
+    trunks = {CARRIER: carrier, TrunkName("other"): TrunkFacts(TrunkName("other"), 0, 40)}
+    answers = plan(facts, trunks, now=NOW, stopped=False, draining=False, pbx_up=True, store_up=True)
+    assert [answer.campaign for answer in answers] == [each.id for each in facts]
+    for answer, each in zip(answers, facts, strict=True):
+        assert 0 <= answer.originate <= max(0, min(each.due, each.max_channels - each.live))
+        assert each.ready is None or answer.originate <= each.ready
+        assert each.open or not answer.originate
+        assert answer.text
+        if answer.limit is Limit.DIALING:
+            assert answer.originate == each.due
+    on = {name: sum(a.originate for a in answers if a.facts.trunk == name) for name in (*trunks, "missing")}
+    assert on["missing"] == 0
+    assert on["other"] <= 40
+    assert on[CARRIER] <= max(0, capacity - 20)
+    assert tokens is None or on[CARRIER] <= tokens
+    assert not closed or on[CARRIER] <= int(probe)

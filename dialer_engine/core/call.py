@@ -244,7 +244,8 @@ class Call:
     def to_fields(self) -> dict[str, str]:
         """The facts as a flat record of texts; what has not happened is left out."""
         times = {name: at.isoformat() for name in _TIMES if (at := getattr(self.times, name)) is not None}
-        texts = {name: write(value) for name, (write, _) in _FIELDS.items() if (value := getattr(self, name))}
+        changed = {name: value for name in _FIELDS if (value := getattr(self, name)) != getattr(_FRESH, name)}
+        texts = {name: _FIELDS[name][0](value) for name, value in changed.items()}
         return {**times, **texts, "phase": self.phase.value}
 
     @classmethod
@@ -258,6 +259,7 @@ class Call:
         return call
 
 
+_FRESH = Call()
 _TIMES = tuple(each.name for each in fields(Times))
 _Codec = tuple[Callable[..., str], Callable[[str], object]]
 _CODECS: dict[str, _Codec] = {

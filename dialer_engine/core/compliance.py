@@ -85,11 +85,12 @@ def dial(trunk: Trunk, number: str, *, identity: str | None = None, policy: Numb
     """
     if trunk.dial_string.count(_PLACE) != 1:
         raise Invalid([Problem(f"trunks.{trunk.name}.dial_string", f"must hold {_PLACE} once")])
-    if not _DIGITS_AND_SYMBOLS.fullmatch(number):
-        raise _invalid("this cannot stand in a dial string")
+    for text in (number, identity or number):
+        if not _DIGITS_AND_SYMBOLS.fullmatch(text):
+            raise _invalid("this cannot stand in a dial string")
     written = _formatted(number, identity or number, trunk)
     if not _DIGITS_AND_SYMBOLS.fullmatch(written):
-        raise _invalid("this cannot stand in a dial string")
+        raise _invalid(f"this is no number any more once it is written as {trunk.number_format}")
     if _is_emergency(number, policy) or _is_emergency(written, policy):
         raise _invalid("emergency numbers are never dialed")
     return trunk.dial_string.replace(_PLACE, written)
@@ -147,7 +148,7 @@ def _is_premium(number: str, region: str) -> bool:
 
 
 def _is_short(number: str, region: str) -> bool:
-    """A service's short number (RFC 3966 calls it local): valid in the region, and no ordinary number."""
+    """Too short for an ordinary number of the region, and long enough for a short one."""
     parsed = _parse(number, region)
     if parsed is None or phonenumbers.is_possible_number(parsed):
         return False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import NoReturn
 
+from dialer_engine.errors import ConfigError, Problem, Unavailable
 from dialer_engine.store.calls import Calls
 from dialer_engine.store.campaigns import Campaigns
 from dialer_engine.store.dnc import DoNotCallLists
@@ -16,6 +19,10 @@ from dialer_engine.store.results import Audit, Results
 
 __all__ = ["Store"]
 
+CONTRACT_VERSION = "1"  # of docs/redis.md
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
 
 class Store:
     """One Redis, one contract version, one connection for commands and one for wake-ups."""
@@ -25,38 +32,66 @@ class Store:
         self.calls = Calls(link)
         self.reading = Reading(link)
         self.campaigns = Campaigns(link, default_timezone)
-        self.lists = Lists(link)
-        self.ivrs = Ivrs(link)
+        self.lists = Lists(link, self.campaigns)
+        self.ivrs = Ivrs(link, self.campaigns)
         self.do_not_call = DoNotCallLists(link)
         self.results = Results(link)
         self.audit = Audit(link)
 
     @classmethod
-    async def open(cls, url: str, *, prefix: str = "dialer", default_timezone: str = "UTC") -> Store:
-        """Connect and compare the contract version. Raises Unavailable, ConfigError (url, or another version)."""
-        raise NotImplementedError
+    async def open(
+        cls, url: str, *, prefix: str = "dialer", timeout_seconds: float = 5.0, default_timezone: str = "UTC"
+    ) -> Store:
+        """Connect, and compare the contract version. Raises Unavailable and ConfigError."""
+        store = cls(Link(url, prefix, timeout_seconds), default_timezone)
+        try:
+            await store._agree_on_version()
+        except BaseException:
+            await store.close()
+            raise
+        return store
 
     async def close(self) -> None:
-        raise NotImplementedError
+        await self._link.close()
 
     async def stop(self, *, by: str, now: float) -> None:
         """Stop everything: no new call anywhere, until `resume`."""
-        raise NotImplementedError
+        await self._link.run("stop", by, now, 1)
 
     async def resume(self, *, by: str, now: float) -> None:
-        raise NotImplementedError
+        await self._link.run("stop", by, now, 0)
 
     async def wake(self, what: str = "") -> None:
         """Ask every daemon to look sooner."""
-        raise NotImplementedError
+        await self._link.do("PUBLISH", self._link.key("wake"), what)
 
     async def listen(self, on_wake: Callable[[str], None]) -> NoReturn:
         """Call `on_wake` at every wake-up and after every (re)connection, for ever: none can be lost.
 
         An eternal root task. While Redis is away it tries again with growing pauses.
         """
-        raise NotImplementedError
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            with contextlib.suppress(Unavailable):
+                async for what in self._link.hear(self._link.key("wake")):
+                    pause = FIRST_PAUSE_SECONDS
+                    on_wake(what)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def clock_offset_seconds(self, clock: Callable[[], float]) -> float:
         """How far our clock is ahead of Redis' (half a round trip of doubt)."""
-        raise NotImplementedError
+        before = clock()
+        seconds, microseconds = await self._link.do("TIME")
+        return (before + clock()) / 2 - (int(seconds) + int(microseconds) / 1e6)
+
+    async def _agree_on_version(self) -> None:
+        key = self._link.key("version")
+        await self._link.do("SETNX", key, CONTRACT_VERSION)
+        theirs = await self._link.do("GET", key)
+        if theirs != CONTRACT_VERSION:
+            remedy = (
+                f"{key} says version {theirs} of docs/redis.md, this program speaks {CONTRACT_VERSION}: "
+                "use the program that wrote it, another [redis] prefix, or another database"
+            )
+            raise ConfigError([Problem("redis", remedy)])

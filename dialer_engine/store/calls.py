@@ -11,20 +11,27 @@ from collections.abc import Collection, Mapping, Sequence
 import orjson
 
 from dialer_engine.core.model import AttemptId, CampaignId, CampaignState, Due, TrunkName
-from dialer_engine.store.link import Link
+from dialer_engine.store.link import Argument, Link
 from dialer_engine.store.records import (
     AttemptRecord,
     ClaimKind,
     ClaimOutcome,
     ClaimReply,
     ClaimRequest,
-    Closed,
     Next,
     Recovered,
     RedialAt,
     ReturnTo,
     SentKind,
     SentReply,
+)
+
+# What claim and mark_sent write into an attempt; everything else there is `progress`.
+CLAIM_FIELDS = frozenset(
+    {
+        *("campaign", "run", "member", "from", "score", "number", "identity", "attributes", "trunk", "owner"),
+        *("phase", "claimed_at", "sent_at", "until", "forbidden"),
+    }
 )
 
 
@@ -47,15 +54,31 @@ class Calls:
         now: float,
     ) -> ClaimReply:
         """Take these contacts for calls of ours. Whether one stood among the fresh or the due is found here."""
-        raise NotImplementedError
+        fields: list[Argument] = [campaign, run, owner, trunk, max_channels, trunk_capacity]
+        fields += ["" if period_until_epoch is None else period_until_epoch, now + lease_seconds, now]
+        for request in requests:
+            fields += [request.attempt_id, request.due.member, request.number, request.identity]
+            fields.append(request.attributes)
+        flat, campaign_live, trunk_live, next_due, state, its_run = await self._link.run("claim", *fields)
+        kinds = zip(flat[::2], flat[1::2], strict=True)
+        return ClaimReply(
+            outcomes=tuple(ClaimOutcome(ClaimKind(kind), reason) for kind, reason in kinds),
+            campaign_live=campaign_live,
+            trunk_live=trunk_live,
+            next_due_at=float(next_due) if next_due else None,
+            state=CampaignState(state),
+            run=int(its_run),
+        )
 
     async def mark_sent(self, attempt_id: AttemptId, *, owner: str, now: float) -> SentReply:
         """To be called right before the originate: only after OK may it be sent, and only once."""
-        raise NotImplementedError
+        kind, reason = await self._link.run("mark_sent", attempt_id, owner, now)
+        return SentReply(SentKind(kind), reason)
 
     async def progress(self, attempt_id: AttemptId, fields: Mapping[str, str], *, now: float) -> bool:
         """Record what must survive a crash: phase, position, times. False: the attempt is settled."""
-        raise NotImplementedError
+        pairs = [part for pair in fields.items() for part in pair]
+        return bool(await self._link.run("progress", attempt_id, "progress_at", now, *pairs))
 
     async def settle(
         self,
@@ -72,18 +95,22 @@ class Calls:
         `attributes`, `redialAt` are filled in). counters: further counts of the run's stats, e.g. "abandoned".
         An ended or earlier run gets its result and no re-dial.
         """
-        raise NotImplementedError
+        step, member, at = _next_fields(next)
+        text = orjson.dumps(result).decode()
+        status = str(result["status"])
+        return bool(await self._link.run("settle", attempt_id, text, status, step, member, at, now, *counters))
 
-    async def release(self, attempt_id: AttemptId, *, owner: str, now: float) -> bool:
+    async def release(self, attempt_id: AttemptId, *, owner: str) -> bool:
         """Claimed and not sent: due again exactly where it was. False: it is gone, or it has been sent."""
-        raise NotImplementedError
+        return bool(await self._link.run("release", attempt_id, owner))
 
     async def heartbeat(self, owner: str, *, now: float) -> None:
-        raise NotImplementedError
+        await self._link.do("ZADD", self._link.key("daemons"), now, owner)
 
     async def extend(self, owner: str, attempt_ids: Sequence[AttemptId], *, deadline: float) -> None:
         """Move the leases of these attempts of ours to `deadline`; unknown ones are left alone."""
-        raise NotImplementedError
+        if attempt_ids:
+            await self._link.run("extend", owner, deadline, *attempt_ids)
 
     async def recover(
         self,
@@ -99,11 +126,48 @@ class Calls:
         `known` are the attempts the caller drives, those of claims still under way included; at a start it is
         empty. Attempts of other daemons are taken over when their lease and the heartbeat are both dead.
         """
-        raise NotImplementedError
+        released, *ids = await self._link.run(
+            "recover", owner, now, now - dead_after_seconds, now + lease_seconds, *known
+        )
+        return Recovered(tuple(await self._records(ids)), released)
 
     async def live(self, campaign: CampaignId) -> list[AttemptRecord]:
         """The live attempts of a campaign, in every daemon."""
-        raise NotImplementedError
+        ids = await self._link.do("SMEMBERS", self._link.campaign_key(campaign, "live"))
+        return await self._records(sorted(ids))
 
     async def read(self, attempt_id: AttemptId) -> AttemptRecord | None:
-        raise NotImplementedError
+        return next(iter(await self._records([attempt_id])), None)
+
+    async def _records(self, ids: Sequence[str]) -> list[AttemptRecord]:
+        """Those that are still live."""
+        hashes = await self._link.many([("HGETALL", self._link.key(f"attempt:{id}")) for id in ids])
+        return [_record(AttemptId(id), fields) for id, fields in zip(ids, hashes, strict=True) if fields]
+
+
+def _next_fields(next: Next) -> tuple[str, str, float]:
+    if isinstance(next, RedialAt):
+        return "REDIAL", next.due.member, next.at
+    if isinstance(next, ReturnTo):
+        return "RETURN", next.due.member, 0.0
+    return "CLOSE", "", 0.0
+
+
+def _record(attempt_id: AttemptId, fields: Mapping[str, str]) -> AttemptRecord:
+    sent_at = fields.get("sent_at")
+    return AttemptRecord(
+        id=attempt_id,
+        campaign=CampaignId(int(fields["campaign"])),
+        run=int(fields["run"]),
+        due=Due.parse(fields["member"]),
+        number=fields["number"],
+        identity=fields["identity"],
+        attributes=fields["attributes"],
+        trunk=TrunkName(fields["trunk"]),
+        owner=fields["owner"],
+        phase=fields["phase"],
+        claimed_at=float(fields["claimed_at"]),
+        sent_at=None if sent_at is None else float(sent_at),
+        forbidden=fields.get("forbidden"),
+        progress={name: value for name, value in fields.items() if name not in CLAIM_FIELDS},
+    )

@@ -2,26 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from dialer_engine.core.model import CampaignId, Command, TrunkName
-from dialer_engine.errors import Conflict, Invalid, NotFound
-from dialer_engine.store.contract import CampaignDefinition
+import orjson
+
+from dialer_engine.core.model import (
+    Campaign,
+    CampaignId,
+    CampaignState,
+    Command,
+    IvrId,
+    ListId,
+    TrunkName,
+)
+from dialer_engine.errors import Conflict, Invalid, NotFound, Problem
+from dialer_engine.store.contract import (
+    CampaignDefinition,
+    from_json,
+    missing,
+    parse_campaign,
+    parse_command,
+)
 from dialer_engine.store.link import Link
-from dialer_engine.store.records import ControlReply, PinnedList, Snapshot
+from dialer_engine.store.records import CampaignView, ControlReply, PinnedList, RunCounts, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A definition's text and what it says."""
+
+    text: str
+    definition: CampaignDefinition | None
+    noun: Campaign | None
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pins:
+    """The lists a run reads from now on, as a script takes them, or why there are none."""
+
+    lists: str  # "3.1,5.2": list and generation, in reading order
+    rows: int  # in all of them
+    invalid: Invalid | None = None
 
 
 class Campaigns:
     def __init__(self, link: Link, default_timezone: str) -> None:
         self._link = link
         self._default_timezone = default_timezone
+        self._known: dict[CampaignId, _Read] = {}
 
     async def load(self, *, trunks: Sequence[TrunkName] = (), now: float) -> Snapshot:
         """All campaigns as they stand, in one round trip; definitions are parsed only when their text changed.
 
         A definition naming a missing list or IVR has `definition=None` and the reason in `problems`.
         """
-        raise NotImplementedError
+        stopped, commands, trunk_live, lists, ivrs, found = await self._link.run("snapshot", now, *trunks)
+        there = frozenset(map(int, lists)), frozenset(ivrs)
+        views = {CampaignId(int(fields[0])): self._view(fields, *there) for fields in found}
+        self._known = {campaign: self._known[campaign] for campaign in views}  # forget what was deleted
+        return Snapshot(
+            campaigns=dict(sorted(views.items())),
+            trunk_live=dict(zip(trunks, trunk_live, strict=True)),
+            stopped=bool(stopped),
+            commands=commands,
+        )
 
     async def save(
         self,
@@ -37,19 +84,41 @@ class Campaigns:
         expected: the text the caller has seen; another one there raises Conflict. A missing list or IVR raises
         Invalid, an unknown campaign NotFound. An INVALID campaign returns to the state before.
         """
-        raise NotImplementedError
+        lists, ivrs = await self._link.many(
+            [("SMEMBERS", self._link.key("lists")), ("SMEMBERS", self._link.key("ivrs"))]
+        )
+        if problems := missing(definition, frozenset(map(int, lists)), ivrs):
+            raise Invalid(problems)
+        number = campaign or CampaignId(await self._link.do("INCR", self._link.key("next:campaign")))
+        text = definition.text()
+        version = orjson.dumps({"at": now, "by": by, "definition": orjson.Fragment(text)}).decode()
+        seen = () if expected is None else (expected,)
+        answer = await self._link.run("save", number, text, version, int(campaign is None), by, now, *seen)
+        if answer == "MISSING":
+            raise _no_campaign(number)
+        if answer == "CHANGED":
+            raise Conflict(f"campaign {number} has been edited meanwhile")
+        return number
 
     async def read(self, campaign: CampaignId) -> str:
         """The definition as stored. Raises NotFound."""
-        raise NotImplementedError
+        text: str | None = await self._link.do("GET", self._link.campaign_key(campaign, "definition"))
+        if text is None:
+            raise _no_campaign(campaign)
+        return text
 
     async def versions(self, campaign: CampaignId) -> list[dict[str, object]]:
-        """[{at, by, definition}], oldest first."""
-        raise NotImplementedError
+        """[{at, by, definition}], oldest first; `at` in seconds since 1970."""
+        texts = await self._link.do("LRANGE", self._link.campaign_key(campaign, "versions"), 0, -1)
+        return [orjson.loads(text) for text in texts]
 
     async def delete(self, campaign: CampaignId, *, by: str, now: float) -> None:
         """Raises Conflict while it is RUNNING or PAUSED or has live calls, NotFound."""
-        raise NotImplementedError
+        answer, why = await self._link.run("delete", campaign, by, now)
+        if answer == "MISSING":
+            raise _no_campaign(campaign)
+        if answer == "CONFLICT":
+            raise Conflict(why, allowed=(Command.REMOVE,))
 
     async def command(
         self, campaign: CampaignId, command: Command, *, by: str, now: float, request: str = ""
@@ -57,22 +126,153 @@ class Campaigns:
         """Carry out a command. Raises Conflict(allowed=...), NotFound, Invalid (start or reload of a definition
         that cannot be used: the campaign is INVALID then). The same `request` again gives the same answer.
         """
-        raise NotImplementedError
+        answer = await self._send(campaign, command, by=by, now=now, request=request)
+        if answer is None:
+            raise AssertionError("only a queued command can be taken by another daemon")
+        return answer
 
     async def obey(self, *, now: float) -> list[ControlReply | Conflict | Invalid | NotFound]:
         """Carry out what other programs have pushed to the queue of commands, each exactly once."""
-        raise NotImplementedError
+        done: list[ControlReply | Conflict | Invalid | NotFound] = []
+        while text := await self._link.do("LINDEX", self._link.key("commands"), 0):
+            try:
+                answer = await self._obey_one(text, now)
+            except (Conflict, Invalid, NotFound) as error:
+                done.append(error)
+            else:
+                done += [] if answer is None else [answer]
+        return done
 
     async def set_invalid(self, campaign: CampaignId, reason: str, *, now: float) -> bool:
         """The definition cannot be used: INVALID, keeping run, place and the state before. False: as it was."""
-        raise NotImplementedError
+        return bool(await self._link.run("validity", campaign, reason or "it cannot be used", now))
 
     async def set_valid(self, campaign: CampaignId, *, now: float) -> bool:
         """Back from INVALID to the state before. False: it was not INVALID."""
-        raise NotImplementedError
+        return bool(await self._link.run("validity", campaign, "", now))
 
-    async def complete(
-        self, campaign: CampaignId, run: int, read: Sequence[PinnedList], *, now: float
-    ) -> bool:
-        """RUNNING -> COMPLETED, if nothing waits or lives and the run's lists still stand at `read`, their ends."""
-        raise NotImplementedError
+    async def complete(self, campaign: CampaignId, run: int, read: Sequence[PinnedList], *, now: float) -> bool:
+        """RUNNING -> COMPLETED, if nothing waits or lives and the lists stand at `read`, their ends."""
+        places = ",".join(f"{one.call_list}.{one.generation}.{one.cursor}" for one in read)
+        return bool(await self._link.run("complete", campaign, run, places, now))
+
+    async def naming(self, *, call_list: ListId | None = None, ivr: IvrId | None = None) -> list[CampaignId]:
+        """The campaigns whose definition names this list or this IVR."""
+        await self.load(now=0.0)
+        return [
+            campaign
+            for campaign, read in self._known.items()
+            if read.definition and (call_list in read.definition.lists or read.definition.ivr == ivr)
+        ]
+
+    async def _obey_one(self, text: str, now: float) -> ControlReply | None:
+        try:
+            queued = parse_command(text)
+        except Invalid:
+            await self._link.do("LREM", self._link.key("commands"), 1, text)
+            raise
+        campaign = CampaignId(queued.campaign)
+        return await self._send(campaign, queued.command, by=queued.by, now=now, queued=text)
+
+    async def _send(
+        self,
+        campaign: CampaignId,
+        command: Command,
+        *,
+        by: str,
+        now: float,
+        request: str = "",
+        queued: str = "",
+    ) -> ControlReply | None:
+        """None: another daemon has taken this queued command."""
+        reads_lists = command in (Command.START, Command.RELOAD)
+        pins = await self._pins(campaign) if reads_lists else _Pins("", 0)
+        problem = str(pins.invalid) if pins.invalid else ""
+        answer, *rest = await self._link.run(
+            "command", campaign, command, by, now, request, queued, pins.lists, pins.rows, problem
+        )
+        if answer == "OK":
+            state, run, message = rest
+            return ControlReply(campaign, CampaignState(state), message, int(run))
+        if answer == "INVALID" and pins.invalid:
+            raise pins.invalid
+        if answer == "MISSING":
+            raise _no_campaign(campaign)
+        if answer == "CONFLICT":
+            state, allowed = rest
+            refusal = f"campaign {campaign} is {state}: {command} is not possible"
+            raise Conflict(refusal, allowed=allowed.split(","))
+        return None
+
+    async def _pins(self, campaign: CampaignId) -> _Pins:
+        """The lists of the definition at their generations of now."""
+        key = self._link.campaign_key(campaign, "definition")
+        text, lists, ivrs = await self._link.many(
+            [("GET", key), ("SMEMBERS", self._link.key("lists")), ("SMEMBERS", self._link.key("ivrs"))]
+        )
+        read = self._parse(campaign, text or "")
+        problems = _problems(read, frozenset(map(int, lists)), ivrs)
+        if read.definition is None or problems:
+            return _Pins("", 0, Invalid(problems))
+        bases = [self._link.list_base(call_list) for call_list in read.definition.lists]
+        asked = await self._link.many([("HGET", f"{base}:meta", "generation") for base in bases])
+        generations = [int(generation or 1) for generation in asked]
+        rows = await self._link.many(
+            [("LLEN", f"{base}:rows:{one}") for base, one in zip(bases, generations, strict=True)]
+        )
+        pinned = zip(read.definition.lists, generations, strict=True)
+        return _Pins(",".join(f"{call_list}.{generation}" for call_list, generation in pinned), sum(rows))
+
+    def _parse(self, campaign: CampaignId, text: str) -> _Read:
+        read = self._known.get(campaign)
+        if read is None or read.text != text:
+            read = self._known[campaign] = _parsed(campaign, text, self._default_timezone)
+        return read
+
+    def _view(self, fields: Sequence[Any], lists: Container[int], ivrs: Container[str]) -> CampaignView:
+        number, text, state_fields, run_fields, fresh, due, due_now, next_due, live = fields
+        state, run = _pairs(state_fields), _pairs(run_fields)
+        read = self._parse(CampaignId(int(number)), text)
+        problems = _problems(read, lists, ivrs)
+        return CampaignView(
+            id=CampaignId(int(number)),
+            state=CampaignState(state.get("state", CampaignState.NEW)),
+            run=int(state.get("run", 0)),
+            definition=None if problems else read.noun,
+            problems=problems,
+            text=text,
+            reason=state.get("reason", ""),
+            lists=tuple(_pinned(run)),
+            counts=RunCounts(*(int(run.get(name, 0)) for name in ("read", "refused", "repeats", "closed"))),
+            fresh=fresh,
+            due=due,
+            due_now=due_now,
+            next_due_at=float(next_due) if next_due else None,
+            live=live,
+        )
+
+
+def _no_campaign(campaign: CampaignId) -> NotFound:
+    return NotFound(f"there is no campaign {campaign}")
+
+
+def _parsed(campaign: CampaignId, text: str, default_timezone: str) -> _Read:
+    try:
+        definition = parse_campaign(from_json(text))
+    except Invalid as error:
+        return _Read(text, None, None, error.problems)
+    return _Read(text, definition, definition.noun(campaign, default_timezone), ())
+
+
+def _problems(read: _Read, lists: Container[int], ivrs: Container[str]) -> tuple[Problem, ...]:
+    return read.problems if read.definition is None else tuple(missing(read.definition, lists, ivrs))
+
+
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _pinned(run: dict[str, str]) -> Iterator[PinnedList]:
+    for pin in filter(None, run.get("lists", "").split(",")):
+        call_list, _, generation = pin.partition(".")
+        yield PinnedList(ListId(int(call_list)), int(generation), int(run[f"cursor:{call_list}"]))

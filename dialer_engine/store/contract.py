@@ -1,36 +1,360 @@
-"""The public JSON, checked: campaigns, rows of call lists, IVR documents (docs/redis.md, spec section 7)."""
+"""The public JSON, checked: campaigns, rows of call lists, IVR documents, queued commands.
+
+docs/redis.md and spec section 7 describe them. Every reader raises Invalid with all problems at once, each at
+its place. What a campaign names elsewhere (lists, an IVR) is compared by `missing`.
+"""
 
 from __future__ import annotations
 
-from dialer_engine.core.model import Campaign, CampaignId
+from collections.abc import Container, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from dialer_engine.core.model import (
+    ActivePeriod,
+    Campaign,
+    CampaignId,
+    Command,
+    Endpoint,
+    EndpointType,
+    IvrId,
+    ListId,
+    RescheduleRule,
+    RetryMode,
+    Status,
+    TrunkName,
+    WhenDone,
+)
+from dialer_engine.errors import Invalid, Problem
+
+STRUCK_OUT = "-"
+ROW_BYTES = 4096
+DAY_SECONDS = 86_400
+MONTH_SECONDS = 31 * DAY_SECONDS
 
 
-class CampaignDefinition:
+class _Document(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, validate_by_name=False
+    )
+
+
+def _known_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name!r} is not an IANA time zone") from error
+    return name
+
+
+def _without_repeats(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("names the same one twice")
+    return values
+
+
+def _text(pattern: str) -> StringConstraints:
+    return StringConstraints(pattern=f"^{pattern}$")
+
+
+Name = Annotated[str, _text(r"[^\x00-\x1f\x7f]{1,200}")]
+CallerId = Annotated[str, _text(r"[^\x00-\x1f\x7f]{1,80}")]
+Word = Annotated[str, _text(r"[A-Za-z0-9_.-]{1,80}")]  # a queue, a trunk, an extStatus, an IVR, a context
+Clock = Annotated[str, _text(r"(([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?|24:00(:00)?)")]
+TimeZone = Annotated[str, AfterValidator(_known_timezone)]
+StatusName = Annotated[Status, Field(strict=False)]
+Seconds = Annotated[float, Field(ge=0, le=MONTH_SECONDS, allow_inf_nan=False)]
+
+
+class PeriodDefinition(_Document):
+    start_time: Clock
+    end_time: Clock
+    week_days: Annotated[
+        list[Annotated[int, Field(ge=1, le=7)]], Field(max_length=7), AfterValidator(_without_repeats)
+    ]
+
+    @model_validator(mode="after")
+    def _starts_within_the_day(self) -> PeriodDefinition:
+        if _seconds_of(self.start_time) == DAY_SECONDS:
+            raise ValueError("startTime is within the day: 24:00 can only end a period")
+        return self
+
+
+class RuleDefinition(_Document):
+    status: StatusName
+    retry_after: Seconds
+    max_attempts: Annotated[int, Field(ge=0, le=1000)]
+    ext_status: Word | None = None
+    retry_mode: Annotated[RetryMode, Field(strict=False)] = RetryMode.FIXED
+
+    def noun(self) -> RescheduleRule:
+        return RescheduleRule(
+            self.status, self.retry_after, self.max_attempts, self.ext_status, self.retry_mode
+        )
+
+
+class EndpointDefinition(_Document):
+    type: Annotated[EndpointType, Field(strict=False)] = EndpointType.PHONE
+    boost_factor: Annotated[float, Field(gt=0, le=100)] = 1
+    max_waiting_calls: Annotated[int, Field(ge=0, le=10_000)] = 2
+    queue: Word | None = None
+    pacing: Literal["boost", "predictive"] = "boost"
+    max_abandon_rate: Annotated[float, Field(gt=0, le=1)] = 0.03
+    abandon_window: Literal["day", "30d"] = "day"
+    abandon_after: Annotated[float, Field(ge=0, le=60)] = 2
+    max_lines_per_agent: Annotated[float, Field(ge=1, le=100)] = 10
+
+    @model_validator(mode="after")
+    def _a_queue_has_a_name(self) -> EndpointDefinition:
+        if self.type is EndpointType.QUEUE and self.queue is None:
+            raise ValueError("an endpoint of type queue names its queue")
+        return self
+
+    def noun(self) -> Endpoint:
+        return Endpoint(
+            type=self.type,
+            queue=self.queue,
+            boost_factor=repr(self.boost_factor),
+            max_waiting_calls=self.max_waiting_calls,
+            pacing=self.pacing,
+            max_abandon_rate=self.max_abandon_rate,
+            abandon_window=self.abandon_window,
+            abandon_after_seconds=self.abandon_after,
+            max_lines_per_agent=self.max_lines_per_agent,
+        )
+
+
+def _one_rule_each(rules: list[RuleDefinition]) -> list[RuleDefinition]:
+    keys = [rule.noun().key for rule in rules]
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            raise ValueError(f"rule {index} is a second one for {key}")
+    return rules
+
+
+class CampaignDefinition(_Document):
     """A campaign's JSON that has passed every check that needs nothing but itself."""
 
+    name: Name
+    caller_id: CallerId
+    active_period: PeriodDefinition
+    call_lists: Annotated[
+        list[Annotated[int, Field(ge=1)]], Field(max_length=1000), AfterValidator(_without_repeats)
+    ]
+    reschedule_rules: Annotated[
+        list[RuleDefinition], Field(max_length=100), AfterValidator(_one_rule_each)
+    ] = []
+    ivr: Word
+    endpoint: EndpointDefinition = EndpointDefinition()
+    timezone: TimeZone | None = None
+    trunk: Word | None = None
+    priority: Annotated[int, Field(ge=1, le=100)] = 10
+    max_channels: Annotated[int, Field(ge=1, le=10_000)] = 50
+    calls_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
+    dial_timeout: Annotated[int, Field(ge=15, le=300)] = 30
+    max_call_duration: Annotated[int, Field(ge=10, le=DAY_SECONDS)] = 3600
+    max_total_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
+    when_done: Annotated[WhenDone, Field(strict=False)] = WhenDone.COMPLETE
+    webhook: Annotated[str, _text(r"https?://[^\s]{1,2000}")] | None = None
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> CampaignDefinition:
+        if not self.call_lists and self.when_done is WhenDone.COMPLETE:
+            raise ValueError("callLists is empty: only a campaign with whenDone wait may begin so")
+        return self
+
+    @property
+    def lists(self) -> tuple[ListId, ...]:
+        return tuple(ListId(call_list) for call_list in self.call_lists)
+
     def noun(self, campaign: CampaignId, default_timezone: str) -> Campaign:
-        raise NotImplementedError
+        period = self.active_period
+        return Campaign(
+            id=campaign,
+            name=self.name,
+            caller_id=self.caller_id,
+            active_period=ActivePeriod(
+                _seconds_of(period.start_time),
+                _seconds_of(period.end_time),
+                frozenset(period.week_days),
+                self.timezone or default_timezone,
+            ),
+            call_lists=self.lists,
+            ivr=IvrId(self.ivr),
+            endpoint=self.endpoint.noun(),
+            reschedule_rules=tuple(rule.noun() for rule in self.reschedule_rules),
+            trunk=None if self.trunk is None else TrunkName(self.trunk),
+            priority=self.priority,
+            max_channels=self.max_channels,
+            calls_per_second=self.calls_per_second,
+            dial_timeout_seconds=self.dial_timeout,
+            max_call_duration_seconds=self.max_call_duration,
+            max_total_attempts=self.max_total_attempts,
+            when_done=self.when_done,
+        )
 
     def text(self) -> str:
-        """The definition as it is stored: what the user gave, and nothing he left out."""
-        raise NotImplementedError
+        """As it is stored: what the user gave, and nothing he left out."""
+        return self.model_dump_json(by_alias=True, exclude_unset=True)
+
+    def complete(self) -> dict[str, Any]:
+        """As JSON with every default filled in."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class DialplanPlace(_Document):
+    context: Word
+    extension: Annotated[str, _text(r"[A-Za-z0-9_.*#+-]{1,80}")]
+
+
+class IvrDefinition(_Document):
+    """The envelope of an IVR. Whether its blocks make a sound flow is for core.flow to say."""
+
+    name: Name
+    description: Annotated[str, StringConstraints(max_length=2000)] = ""
+    start: str | None = None
+    blocks: dict[str, dict[str, Any]] | None = None
+    dialplan: DialplanPlace | None = None
+
+    @model_validator(mode="after")
+    def _flow_or_dialplan(self) -> IvrDefinition:
+        if (self.blocks is None) == (self.dialplan is None):
+            raise ValueError("an IVR has either blocks (a flow) or a dialplan place")
+        if self.blocks is not None and self.start is None:
+            raise ValueError("a flow names the block it starts with")
+        return self
+
+    def text(self) -> str:
+        return self.model_dump_json(by_alias=True, exclude_unset=True)
+
+
+class QueuedCommand(_Document):
+    campaign: Annotated[int, Field(ge=1)]
+    command: Annotated[Command, Field(strict=False)]
+    by: Annotated[str, StringConstraints(max_length=200)] = "redis"
+
+
+def _as_object(value: object) -> object:
+    """[{"name", "value"}] as an object; two of one name are refused."""
+    if not isinstance(value, list):
+        return value
+    if not all(isinstance(one, Mapping) and set(one) == {"name", "value"} for one in value):
+        raise ValueError('a list of attributes holds {"name", "value"} only')
+    if any(not isinstance(one["name"], str) for one in value):
+        raise ValueError("an attribute's name is a text")
+    if len({one["name"] for one in value}) < len(value):
+        raise ValueError("two attributes have one name")
+    return {one["name"]: one["value"] for one in value}
+
+
+AttributeName = Annotated[str, _text(r"[A-Za-z0-9_]{1,40}")]
+AttributeValue = (
+    bool
+    | int
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, StringConstraints(max_length=1000)]
+)
+
+
+class Row(_Document):
+    """A contact as a row of a list gives it. The number is text: a JSON number would lose leading zeros."""
+
+    number: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    attributes: Annotated[dict[AttributeName, AttributeValue], BeforeValidator(_as_object)] = {}
+
+    def text(self) -> str:
+        """As it is stored: the bare number when there are no attributes. Raises Invalid above 4 kB."""
+        if not self.attributes:
+            return self.number
+        text = orjson.dumps({"number": self.number, "attributes": self.attributes})
+        if len(text) > ROW_BYTES:
+            raise Invalid([Problem("attributes", f"the row has {len(text)} bytes, more than {ROW_BYTES}")])
+        return text.decode()
+
+    def public(self) -> dict[str, object]:
+        """Attributes as an object; none are `[]`, as they were given."""
+        return {"number": self.number, "attributes": self.attributes or []}
+
+
+_ROW = TypeAdapter(Row)
+_CAMPAIGN = TypeAdapter(CampaignDefinition)
+_IVR = TypeAdapter(IvrDefinition)
+_COMMAND = TypeAdapter(QueuedCommand)
+T = TypeVar("T")
 
 
 def parse_campaign(document: object) -> CampaignDefinition:
-    """Raises Invalid with every problem at its place (`rescheduleRules.0.retryAfter`)."""
-    raise NotImplementedError
+    return _checked(_CAMPAIGN, document)
 
 
-def parse_row(text: str) -> tuple[str, dict[str, object]] | None:
-    """(number, attributes) of a row of a list, None for a struck-out one. Raises Invalid."""
-    raise NotImplementedError
+def parse_ivr(document: object) -> IvrDefinition:
+    return _checked(_IVR, document)
 
 
-def make_row(number: str, attributes: object) -> str:
-    """The row to store for the public {"number", "attributes"}. Raises Invalid."""
-    raise NotImplementedError
+def parse_contact(document: object) -> Row:
+    """The public {"number", "attributes"}."""
+    return _checked(_ROW, document)
 
 
-def parse_ivr(document: object) -> dict[str, object]:
-    """The document, its envelope checked (name, description, flow or dialplan). Raises Invalid."""
-    raise NotImplementedError
+def parse_row(text: str) -> Row | None:
+    """A row as it stands in Redis, whoever pushed it; None for a struck-out one."""
+    if text == STRUCK_OUT:
+        return None
+    if not text.startswith("{"):
+        return _checked(_ROW, {"number": text})
+    if len(text.encode(errors="replace")) > ROW_BYTES:
+        raise Invalid([Problem("", f"the row is longer than {ROW_BYTES} bytes")])
+    return _checked(_ROW, from_json(text))
+
+
+def parse_command(text: str) -> QueuedCommand:
+    return _checked(_COMMAND, from_json(text))
+
+
+def from_json(text: str) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Invalid([Problem("", f"not JSON: {error}")]) from error
+
+
+def missing(definition: CampaignDefinition, lists: Container[int], ivrs: Container[str]) -> list[Problem]:
+    """What the definition names and is not there."""
+    problems = [
+        Problem(f"callLists.{index}", f"there is no call list {call_list}")
+        for index, call_list in enumerate(definition.call_lists)
+        if call_list not in lists
+    ]
+    if definition.ivr not in ivrs:
+        problems.append(Problem("ivr", f"there is no IVR {definition.ivr!r}"))
+    return problems
+
+
+def _checked(shape: TypeAdapter[T], document: object) -> T:
+    try:
+        return shape.validate_python(document)
+    except ValidationError as error:
+        raise Invalid([_problem(one["loc"], one["msg"]) for one in error.errors(include_url=False)]) from error
+
+
+def _problem(place: Sequence[int | str], reason: str) -> Problem:
+    return Problem(".".join(map(str, place)), reason.removeprefix("Value error, "))
+
+
+def _seconds_of(clock: str) -> int:
+    hours, minutes, *seconds = (int(part) for part in clock.split(":"))
+    return hours * 3600 + minutes * 60 + (seconds[0] if seconds else 0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
+
 from dialer_engine.core.model import CampaignId
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import DoNotCall
+
+ADDED_AT_ONCE = 1000
 
 
 class DoNotCallLists:
@@ -14,17 +18,48 @@ class DoNotCallLists:
         self._link = link
 
     async def add(self, *entries: DoNotCall, campaign: CampaignId | None = None) -> None:
-        raise NotImplementedError
+        for start in range(0, len(entries), ADDED_AT_ONCE):
+            part = entries[start : start + ADDED_AT_ONCE]
+            fields = [text for one in part for text in (one.number, _text(one))]
+            await self._link.do("HSET", self._key(campaign), *fields)
 
     async def remove(self, number: str, *, campaign: CampaignId | None = None) -> bool:
-        raise NotImplementedError
+        return bool(await self._link.do("HDEL", self._key(campaign), number))
 
     async def find(self, number: str, *, campaign: CampaignId | None = None) -> DoNotCall | None:
         """The entry as it stands, even if its `until` is over."""
-        raise NotImplementedError
+        text = await self._link.do("HGET", self._key(campaign), number)
+        return None if text is None else _entry(number, text)
 
     async def page(
         self, cursor: int, count: int, *, campaign: CampaignId | None = None
     ) -> tuple[int, list[DoNotCall]]:
         """Some entries and the next cursor; 0 begins and ends, an entry may come twice."""
-        raise NotImplementedError
+        following, found = await self._link.do("HSCAN", self._key(campaign), cursor, "COUNT", count)
+        return int(following), [_entry(number, text) for number, text in found.items()]
+
+    def _key(self, campaign: CampaignId | None) -> str:
+        return self._link.key("dnc:all" if campaign is None else f"dnc:campaign:{campaign}")
+
+
+def _text(entry: DoNotCall) -> str:
+    value = {"reason": entry.reason, "until": entry.until, "by": entry.by, "at": entry.at}
+    return orjson.dumps({name: one for name, one in value.items() if one not in (None, "")}).decode()
+
+
+def _entry(number: str, text: str) -> DoNotCall:
+    """What cannot be understood forbids for ever, here as in the scripts."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        return DoNotCall(number, reason="do-not-call")
+    until, at = value.get("until"), value.get("at")
+    return DoNotCall(
+        number,
+        reason=str(value.get("reason") or "do-not-call"),
+        until=float(until) if isinstance(until, int | float) else None,
+        by=str(value.get("by") or ""),
+        at=float(at) if isinstance(at, int | float) else None,
+    )

@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+import string
 
 from dialer_engine.core.model import IvrId
+from dialer_engine.errors import Conflict, Invalid, NotFound, Problem
+from dialer_engine.store.campaigns import Campaigns
+from dialer_engine.store.contract import IvrDefinition, from_json
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import Ivr
 
+ID_LETTERS = string.ascii_letters + string.digits
+ID_LENGTH = 10
+
 
 class Ivrs:
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, campaigns: Campaigns) -> None:
         self._link = link
+        self._campaigns = campaigns
 
-    async def save(
-        self, document: Mapping[str, object], *, ivr: IvrId | None = None, by: str, now: float
-    ) -> IvrId:
+    async def save(self, definition: IvrDefinition, *, ivr: IvrId | None = None, by: str, now: float) -> IvrId:
         """A new id of ten letters and digits when `ivr` is None; an unknown one raises NotFound."""
-        raise NotImplementedError
+        identity = await self._place(ivr)
+        stamp = {"updated_at": str(now), "updated_by": by}
+        if ivr is None:
+            stamp |= {"created_at": str(now), "created_by": by}
+        fields = [part for pair in stamp.items() for part in pair]
+        await self._link.many(
+            [
+                ("HSET", self._link.key(f"ivr:{identity}"), "document", definition.text(), *fields),
+                ("SADD", self._link.key("ivrs"), identity),
+                ("PUBLISH", self._link.key("wake"), f"ivr {identity}"),
+            ]
+        )
+        return identity
 
     async def load(self, ivr: IvrId) -> Ivr:
         """Raises NotFound."""
-        raise NotImplementedError
+        fields = await self._link.do("HGETALL", self._link.key(f"ivr:{ivr}"))
+        if not fields:
+            raise NotFound(f"there is no IVR {ivr!r}")
+        return _ivr(ivr, fields)
 
     async def all(self) -> list[Ivr]:
-        raise NotImplementedError
+        ids = sorted(await self._link.do("SMEMBERS", self._link.key("ivrs")))
+        found = await self._link.many([("HGETALL", self._link.key(f"ivr:{one}")) for one in ids])
+        return [_ivr(IvrId(one), fields) for one, fields in zip(ids, found, strict=True) if fields]
 
     async def delete(self, ivr: IvrId) -> None:
         """Raises NotFound, and Conflict naming the campaigns whose definition names it."""
-        raise NotImplementedError
+        await self._place(ivr)
+        if users := await self._campaigns.naming(ivr=ivr):
+            raise Conflict(f"IVR {ivr} is used by campaigns {', '.join(map(str, users))}")
+        await self._link.many([("SREM", self._link.key("ivrs"), ivr), ("UNLINK", self._link.key(f"ivr:{ivr}"))])
+
+    async def _place(self, ivr: IvrId | None) -> IvrId:
+        """The id given, if there is such an IVR, or a new one."""
+        if ivr is None:
+            return IvrId("".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH)))
+        if not await self._link.do("SISMEMBER", self._link.key("ivrs"), ivr):
+            raise NotFound(f"there is no IVR {ivr!r}")
+        return ivr
+
+
+def _ivr(ivr: IvrId, fields: dict[str, str]) -> Ivr:
+    """Raises Invalid when another program has stored what is no JSON object."""
+    text = fields.pop("document", "")
+    document = from_json(text)
+    if not isinstance(document, dict):
+        raise Invalid([Problem("", f"IVR {ivr!r} is no JSON object")])
+    return Ivr(ivr, document, fields)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dialer_engine.core.model import CampaignId, ListId
-from dialer_engine.store.link import Link
-from dialer_engine.store.records import Accepted, Candidates, PinnedList, ReadRow, RefusedRow
+import orjson
+
+from dialer_engine.core.model import CampaignId, Contact, Due, ListId
+from dialer_engine.store.contract import STRUCK_OUT
+from dialer_engine.store.link import Argument, Link
+from dialer_engine.store.records import Accepted, Candidate, Candidates, PinnedList, ReadRow, RefusedRow
+
+KEPT_TEXT = 200  # characters of a refused row
 
 
 class Reading:
@@ -15,7 +20,9 @@ class Reading:
 
     async def rows(self, call_list: ListId, generation: int, cursor: int, count: int) -> list[str]:
         """Up to `count` rows from `cursor`; fewer mean the end of the list for now. `-` is a struck-out row."""
-        raise NotImplementedError
+        key = f"{self._link.list_base(call_list)}:rows:{generation}"
+        rows: list[str] = await self._link.do("LRANGE", key, cursor, cursor + count - 1)
+        return rows
 
     async def accept(
         self,
@@ -24,23 +31,59 @@ class Reading:
         place: PinnedList,
         *,
         rows: Sequence[ReadRow],
-        refused: Sequence[RefusedRow],
+        refused: Sequence[RefusedRow] = (),
         cursor: int,
-        now: float,
     ) -> Accepted:
         """Turn rows read from `place` into fresh contacts and move its cursor on to `cursor`.
 
         Numbers seen before in this run are dropped as repeats. Stale when the list no longer stands at `place`
         (another daemon read it, it was reloaded, the run ended): then nothing is done.
         """
-        raise NotImplementedError
+        refusals = [_refusal(place, one) for one in refused]
+        contacts = [part for one in rows for part in (one.row, one.identity)]
+        where = (place.call_list, place.generation, place.cursor)
+        stale, at, accepted, repeats = await self._link.run(
+            "accept", campaign, run, *where, cursor, len(refusals), *refusals, *contacts
+        )
+        return Accepted(bool(stale), at, accepted, repeats)
 
     async def candidates(
         self, campaign: CampaignId, run: int, *, fresh: int, due: int, now: float
     ) -> Candidates:
         """Contacts to call next, with their rows. Those struck out meanwhile are closed here."""
-        raise NotImplementedError
+        due_members, fresh_members, next_due = await self._link.run("peek", campaign, run, fresh, due, now)
+        members = [Due.parse(member) for member in [*due_members, *fresh_members]]
+        rows = await self._link.many([self._row(waiting.contact) for waiting in members])
+        struck = [one.member for one, row in zip(members, rows, strict=True) if row in (None, STRUCK_OUT)]
+        if struck:
+            await self._link.run("close", campaign, run, *struck)
+        found = [
+            Candidate(one, index >= len(due_members), row)
+            for index, (one, row) in enumerate(zip(members, rows, strict=True))
+            if row not in (None, STRUCK_OUT)
+        ]
+        return Candidates(
+            due=tuple(one for one in found if not one.fresh),
+            fresh=tuple(one for one in found if one.fresh),
+            next_due_at=float(next_due) if next_due else None,
+        )
 
     async def refused(self, campaign: CampaignId, run: int) -> list[dict[str, object]]:
         """The first refused rows of a run: {callList, generation, row, text, reason}."""
-        raise NotImplementedError
+        texts = await self._link.do("LRANGE", self._link.campaign_key(campaign, f"refused:{run}"), 0, -1)
+        return [orjson.loads(text) for text in texts]
+
+    def _row(self, contact: Contact) -> tuple[Argument, ...]:
+        base = self._link.list_base(contact.call_list)
+        return ("LINDEX", f"{base}:rows:{contact.generation}", contact.row)
+
+
+def _refusal(place: PinnedList, refused: RefusedRow) -> str:
+    value = {
+        "callList": place.call_list,
+        "generation": place.generation,
+        "row": refused.row,
+        "text": refused.text[:KEPT_TEXT],
+        "reason": refused.reason,
+    }
+    return orjson.dumps(value).decode()

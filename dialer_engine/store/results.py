@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
-from dialer_engine.core.model import CampaignId
+import orjson
+
+from dialer_engine.core.model import CampaignId, Due
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import AuditEntry, ResultPage
+
+AT_ONCE = 500  # entries of a stream; decoding them takes some milliseconds
+LOOKED_AT = 10 * AT_ONCE  # at most, per page
 
 
 class Results:
@@ -24,26 +30,61 @@ class Results:
     ) -> ResultPage:
         """Up to `count` results for which `wanted` is true, oldest first, after the cursor `after`.
 
-        A page may hold fewer (even none) and still have a `next`: one request looks at a bounded number.
+        A page may hold fewer (even none) and still have a `next`: one page looks at a bounded number.
         """
-        raise NotImplementedError
+        start = f"({after}" if after else "-" if since is None else f"{int(since * 1000)}-0"
+        key = self._link.campaign_key(campaign, "results")
+        items: list[Mapping[str, object]] = []
+        for _ in range(LOOKED_AT // AT_ONCE):
+            found = await self._link.do("XRANGE", key, start, "+", "COUNT", AT_ONCE)
+            for place, (cursor, fields) in enumerate(found, 1):
+                start = f"({cursor}"
+                item = _item(fields)
+                if wanted(item):
+                    items.append(item)
+                if len(items) == count:
+                    more = place < len(found) or place == AT_ONCE
+                    return ResultPage(tuple(items), cursor if more else None)
+            if len(found) < AT_ONCE:
+                return ResultPage(tuple(items), None)
+        return ResultPage(tuple(items), start.removeprefix("("))
 
     async def trim(self, campaign: CampaignId, *, before: float) -> int:
         """Drop results settled before `before`; returns how many. Retention."""
-        raise NotImplementedError
+        key = self._link.campaign_key(campaign, "results")
+        return int(await self._link.do("XTRIM", key, "MINID", f"{int(before * 1000)}-0"))
 
     async def stats(self, campaign: CampaignId, run: int) -> dict[str, int]:
         """Settled attempts of a run: {status: n, further counters: n}."""
-        raise NotImplementedError
+        counts = await self._link.do("HGETALL", self._link.campaign_key(campaign, f"stats:{run}"))
+        return {name: int(n) for name, n in counts.items()}
 
 
 class Audit:
+    """Who did what; the last 10,000 or so."""
+
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def write(self, *, by: str, action: str, subject: str, detail: str = "", now: float) -> None:
-        raise NotImplementedError
+        await self._link.run("audit", now, by, action, subject, detail)
 
     async def read(self, *, after: str | None = None, count: int = 100) -> list[AuditEntry]:
         """Oldest first, after a cursor."""
-        raise NotImplementedError
+        start = f"({after}" if after else "-"
+        found = await self._link.do("XRANGE", self._link.key("audit"), start, "+", "COUNT", count)
+        return [AuditEntry(cursor, float(one.pop("at")), **one) for cursor, one in found]
+
+
+def _item(fields: Mapping[str, str]) -> dict[str, object]:
+    """What the attempt knew of itself, around what its call came to."""
+    redial = fields["redial"]
+    return {
+        **orjson.loads(fields["r"]),
+        "number": fields["number"],
+        "attempt": fields["attempt"],
+        "run": int(fields["run"]),
+        "callList": Due.parse(fields["member"]).contact.call_list,
+        "attributes": orjson.loads(fields["attributes"]) or [],
+        "redialAt": datetime.fromtimestamp(float(redial), UTC).isoformat() if redial else None,
+    }

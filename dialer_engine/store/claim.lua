@@ -1,0 +1,61 @@
+-- claim: contacts leave `fresh` or `due` and become attempts with a lease.
+-- ARGV campaign run owner trunk maxChannels trunkCapacity periodUntil|"" leaseDeadline now,
+--      then per request: attempt member number identity attributes
+-- Returns {{kind, reason, ...}, campaignLive, trunkLive, nextDueAt|"", state, run}
+local id, run, owner, trunk = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local max_channels, capacity, lease, now = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[8], ARGV[9]
+local NUMBER_BUSY_SECONDS = 10
+
+local campaign_live, trunk_live = campaign_key(id, 'live'), base .. ':trunk:' .. trunk .. ':live'
+local why = stopped(id, run)
+if not why and ARGV[7] ~= '' and tonumber(now) >= tonumber(ARGV[7]) then why = 'the active period is over' end
+
+local function where(member)
+  local score = call('ZSCORE', campaign_key(id, 'fresh'), member)
+  if score then return 'fresh', score end
+  score = call('ZSCORE', campaign_key(id, 'due'), member)
+  if score and tonumber(score) <= tonumber(now) then return 'due', score end
+end
+
+local function number_is_busy(identity)
+  local other = call('HGET', base .. ':live-numbers', identity)
+  return other and call('EXISTS', attempt_key(other)) == 1  -- an entry without its attempt binds nobody
+end
+
+local function claim(attempt, member, number, identity, attributes)
+  local claimed = read_attempt(attempt)
+  if claimed then return claimed.forbidden and 'FORBIDDEN' or 'CLAIMED', claimed.forbidden or '' end
+  if why then return 'STOPPED', why end
+  local from, score = where(member)
+  if not from then return 'GONE', '' end
+  if call('SCARD', campaign_live) >= max_channels then return 'FULL', 'maxChannels' end
+  if call('SCARD', trunk_live) >= capacity then return 'FULL', 'trunk capacity' end
+  if number_is_busy(identity) then
+    call('ZADD', campaign_key(id, 'due'), tonumber(now) + NUMBER_BUSY_SECONDS, member)
+    if from == 'fresh' then call('ZREM', campaign_key(id, 'fresh'), member) end
+    return 'NUMBER_BUSY', ''
+  end
+  local reason = forbidden(id, identity, now)
+  call('HSET', attempt_key(attempt), 'campaign', id, 'run', run, 'member', member, 'from', from, 'score', score,
+       'number', number, 'identity', identity, 'attributes', attributes, 'trunk', trunk, 'owner', owner,
+       'phase', 'CLAIMED', 'claimed_at', now, 'until', ARGV[7])
+  if reason then call('HSET', attempt_key(attempt), 'forbidden', reason) end
+  call('ZREM', campaign_key(id, from), member)
+  call('SADD', campaign_live, attempt)
+  call('SADD', trunk_live, attempt)
+  call('ZADD', base .. ':daemon:' .. owner .. ':live', lease, attempt)
+  call('ZADD', base .. ':daemons', now, owner)
+  call('HSET', base .. ':live-numbers', identity, attempt)
+  return reason and 'FORBIDDEN' or 'CLAIMED', reason or ''
+end
+
+local outcomes = {}
+for i = 10, #ARGV, 5 do
+  local kind, reason = claim(unpack(ARGV, i, i + 4))
+  table.insert(outcomes, kind)
+  table.insert(outcomes, reason)
+end
+local next_due = call('ZRANGE', campaign_key(id, 'due'), 0, 0, 'WITHSCORES')
+local now_is = state_of(id)
+return {outcomes, call('SCARD', campaign_live), call('SCARD', trunk_live), next_due[2] or '',
+        now_is.state, now_is.run}

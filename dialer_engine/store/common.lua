@@ -1,0 +1,142 @@
+-- Stands before every script of this folder. KEYS[1] is the prefix with its hash tag, "{dialer}" or, for the
+-- scripts about one call list, "{dialer:list:3}"; every key a script touches begins with it (one slot).
+-- House rule: look first, write last, and begin the writing with a command that needs memory, so that a full or
+-- read-only Redis refuses the script before anything is half done.
+local base = KEYS[1]
+local call = redis.call
+
+local function campaign_key(id, name) return base .. ':campaign:' .. id .. ':' .. name end
+local function attempt_key(id) return base .. ':attempt:' .. id end
+
+local function wake(what) call('PUBLISH', base .. ':wake', what) end
+
+local function audit(now, by, action, subject, detail)
+  call('XADD', base .. ':audit', 'MAXLEN', '~', '10000', '*',
+       'at', now, 'by', by, 'action', action, 'subject', subject, 'detail', detail)
+end
+
+local function state_of(id)
+  local state = call('HMGET', campaign_key(id, 'state'), 'state', 'run', 'was', 'request')
+  return {state = state[1] or 'NEW', run = state[2] or '0', was = state[3] or 'NEW', request = state[4]}
+end
+
+-- Why this run may not start a call, or nil.
+local function stopped(id, run)
+  if call('EXISTS', base .. ':stop') == 1 then return 'everything is stopped' end
+  local now_is = state_of(id)
+  if now_is.state ~= 'RUNNING' then return 'the campaign is ' .. now_is.state end
+  if now_is.run ~= run then return 'run ' .. run .. ' is over' end
+end
+
+-- Into INVALID, keeping run, place and the state before; returns 1 when the state changed.
+local function invalidate(id, now_is, reason, now)
+  local already = now_is.state == 'INVALID'
+  call('HSET', campaign_key(id, 'state'), 'reason', reason, 'state', 'INVALID', 'changed_at', now,
+       'was', already and now_is.was or now_is.state)
+  if already then return 0 end
+  wake('campaign ' .. id)
+  return 1
+end
+
+-- A contact of a run that has ended never waits again.
+local function run_goes_on(id, run)
+  local now_is = state_of(id)
+  local ended = now_is.state == 'REMOVED' or now_is.state == 'COMPLETED' or now_is.state == 'NEW'
+  return now_is.run == run and not ended
+end
+
+-- The reason on a do-not-call list, or nil. What cannot be understood forbids.
+local function forbidden(id, identity, now)
+  for _, scope in ipairs({'all', 'campaign:' .. id}) do
+    local entry = call('HGET', base .. ':dnc:' .. scope, identity)
+    if entry then
+      local readable, value = pcall(cjson.decode, entry)
+      if not readable or type(value) ~= 'table' then return 'do-not-call' end
+      local reason = type(value.reason) == 'string' and value.reason ~= '' and value.reason or 'do-not-call'
+      local over = type(value['until']) == 'number' and value['until'] <= tonumber(now)
+      if not over then return reason end
+    end
+  end
+end
+
+local function read_attempt(id)
+  local f = call('HMGET', attempt_key(id), 'campaign', 'run', 'member', 'from', 'score', 'trunk', 'owner',
+                 'identity', 'phase', 'number', 'attributes', 'forbidden')
+  if not f[1] then return nil end
+  return {campaign = f[1], run = f[2], member = f[3], from = f[4], score = f[5], trunk = f[6], owner = f[7],
+          identity = f[8], phase = f[9], number = f[10], attributes = f[11], forbidden = f[12]}
+end
+
+local function forget_attempt(id, attempt)
+  call('SREM', campaign_key(attempt.campaign, 'live'), id)
+  call('SREM', base .. ':trunk:' .. attempt.trunk .. ':live', id)
+  call('ZREM', base .. ':daemon:' .. attempt.owner .. ':live', id)
+  if call('HGET', base .. ':live-numbers', attempt.identity) == id then
+    call('HDEL', base .. ':live-numbers', attempt.identity)
+  end
+  call('DEL', attempt_key(id))
+end
+
+local function close_contact(id, member)
+  call('HINCRBY', campaign_key(id, 'run'), 'closed', 1)
+  call('HINCRBY', campaign_key(id, 'run'), 'open:' .. string.match(member, '^%d+%.%d+'), -1)
+end
+
+-- Claimed and never sent: due again exactly where it was.
+local function release_attempt(id, attempt)
+  if run_goes_on(attempt.campaign, attempt.run) then
+    call('ZADD', campaign_key(attempt.campaign, attempt.from), attempt.score, attempt.member)
+  end
+  forget_attempt(id, attempt)
+end
+
+-- Numbers seen, in sets of integers so small that Redis keeps each as a sorted array of 8 bytes a number.
+-- `layers` holds the bucket counts, "11,31": when the last layer is full a wider one is begun, because a number
+-- cannot move. Bucket counts end in 1 (coprime to 10), so that round numbers spread too.
+local BUCKET = 400
+
+local function layer_for(numbers)
+  return numbers <= BUCKET and 1 or 10 * math.ceil(numbers / BUCKET / 10) + 1
+end
+
+local function layers_of(hash, field)
+  local layers = {}
+  for buckets in string.gmatch(call('HGET', hash, field) or '1', '%d+') do table.insert(layers, tonumber(buckets)) end
+  return layers
+end
+
+-- The set where this number is or would be added, what it is called there, and whether it is there.
+local function seen(prefix, layers, identity)
+  local plus, digits = string.match(identity, '^(%+?)(%d+)$')
+  if not digits or #digits > 17 then
+    return prefix .. ':other', identity, call('SISMEMBER', prefix .. ':other', identity) == 1
+  end
+  local integer = (plus == '' and '1' or '2') .. digits
+  local key
+  for layer, buckets in ipairs(layers) do
+    key = prefix .. string.format(':%d:%d', layer, math.fmod(tonumber(string.sub(integer, -14)), buckets))
+    if call('SISMEMBER', key, integer) == 1 then return key, integer, true end
+  end
+  return key, integer, false
+end
+
+local function grow(hash, suffix, layers, added)
+  local size = call('HINCRBY', hash, 'layered' .. suffix, added)
+  local last = layers[#layers]
+  if size < last * BUCKET then return end
+  table.insert(layers, layer_for(last * 2 * BUCKET))
+  call('HSET', hash, 'layers' .. suffix, table.concat(layers, ','), 'layered' .. suffix, 0)
+end
+
+local function drop_seen(prefix, layers)
+  call('UNLINK', prefix .. ':other')
+  for layer, buckets in ipairs(layers) do
+    for bucket = 0, buckets - 1 do call('UNLINK', prefix .. string.format(':%d:%d', layer, bucket)) end
+  end
+end
+
+-- The waiting contacts of a run that ends; its counts and its live calls stay.
+local function drop_waiting(id)
+  call('UNLINK', campaign_key(id, 'fresh'), campaign_key(id, 'due'))
+  drop_seen(campaign_key(id, 'seen'), layers_of(campaign_key(id, 'run'), 'layers'))
+end

@@ -1,0 +1,17 @@
+-- delete: a campaign with all it left. ARGV campaign by now; returns {"OK", ""} | {"MISSING", ""} | {"CONFLICT", why}
+local id, by, now = unpack(ARGV)
+if call('SISMEMBER', base .. ':campaigns', id) == 0 then return {'MISSING', ''} end
+local now_is = state_of(id)
+local active = now_is.state == 'INVALID' and now_is.was or now_is.state
+if active == 'RUNNING' or active == 'PAUSED' then return {'CONFLICT', 'the campaign is ' .. now_is.state} end
+if call('EXISTS', campaign_key(id, 'live')) == 1 then return {'CONFLICT', 'the campaign has live calls'} end
+audit(now, by, 'delete', 'campaign ' .. id, '')
+drop_waiting(id)
+for run = 0, tonumber(now_is.run) do
+  call('UNLINK', campaign_key(id, 'stats:' .. run), campaign_key(id, 'refused:' .. run))
+end
+for _, name in ipairs({'definition', 'versions', 'state', 'run', 'results'}) do call('UNLINK', campaign_key(id, name)) end
+call('UNLINK', base .. ':dnc:campaign:' .. id)
+call('SREM', base .. ':campaigns', id)
+wake('campaign ' .. id)
+return {'OK', ''}

@@ -1,0 +1,3 @@
+-- extend: ARGV owner deadline attempt ...
+for i = 3, #ARGV do call('ZADD', base .. ':daemon:' .. ARGV[1] .. ':live', 'XX', ARGV[2], ARGV[i]) end
+return 1

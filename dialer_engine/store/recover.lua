@@ -1,0 +1,39 @@
+-- recover: ARGV owner now deadBefore leaseDeadline knownAttempt ...; returns {released, attempt ...}
+local owner, now, dead_before, lease = unpack(ARGV, 1, 4)
+local mine = base .. ':daemon:' .. owner .. ':live'
+
+local function take_over(name)
+  local theirs = base .. ':daemon:' .. name .. ':live'
+  for _, id in ipairs(call('ZRANGEBYSCORE', theirs, '-inf', now)) do
+    if call('EXISTS', attempt_key(id)) == 1 then
+      call('HSET', attempt_key(id), 'owner', owner)
+      call('ZADD', mine, lease, id)
+    end
+    call('ZREM', theirs, id)
+  end
+  if call('ZCARD', theirs) == 0 then call('ZREM', base .. ':daemons', name) end
+end
+
+for _, name in ipairs(call('ZRANGEBYSCORE', base .. ':daemons', '-inf', dead_before)) do
+  if name ~= owner then take_over(name) end
+end
+
+local known = {}
+for i = 5, #ARGV do known[ARGV[i]] = true end
+local reply, released = {}, 0
+for _, id in ipairs(call('ZRANGE', mine, 0, -1)) do
+  if not known[id] then
+    local attempt = read_attempt(id)
+    if not attempt then
+      call('ZREM', mine, id)
+    elseif attempt.phase == 'CLAIMED' then
+      release_attempt(id, attempt)
+      released = released + 1
+    else
+      call('ZADD', mine, lease, id)
+      table.insert(reply, id)
+    end
+  end
+end
+table.insert(reply, 1, released)
+return reply

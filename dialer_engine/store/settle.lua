@@ -1,0 +1,23 @@
+-- settle: the result is written and the contact let go, once.
+-- ARGV attempt result(JSON) status next(REDIAL|RETURN|CLOSE) member at now counter ...; returns 0 when done before
+local id, result, status, next_is, member, at, now = unpack(ARGV, 1, 7)
+local attempt = read_attempt(id)
+if not attempt then return 0 end
+local goes_on = run_goes_on(attempt.campaign, attempt.run)
+local redials = goes_on and next_is == 'REDIAL'
+
+call('XADD', campaign_key(attempt.campaign, 'results'), '*', 'attempt', id, 'run', attempt.run,
+     'member', attempt.member, 'number', attempt.number, 'attributes', attempt.attributes,
+     'redial', redials and at or '', 'at', now, 'r', result)
+local stats = campaign_key(attempt.campaign, 'stats:' .. attempt.run)
+call('HINCRBY', stats, status, 1)
+for i = 8, #ARGV do call('HINCRBY', stats, ARGV[i], 1) end
+if redials then
+  call('ZADD', campaign_key(attempt.campaign, 'due'), at, member)
+elseif goes_on and next_is == 'RETURN' then
+  call('ZADD', campaign_key(attempt.campaign, attempt.from), attempt.score, member)
+elseif state_of(attempt.campaign).run == attempt.run then
+  close_contact(attempt.campaign, attempt.member)
+end
+forget_attempt(id, attempt)
+return 1

@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -39,6 +39,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from dialer_engine.core.compliance import EMERGENCY, NumberPolicy
 from dialer_engine.core.model import Trunk, TrunkName
 from dialer_engine.errors import ConfigError, Problem
 
@@ -57,6 +58,7 @@ _NEED_RESTART = frozenset({"redis", "ari", "ami", "api", "log", "daemon.name", "
 _DIAL_STRING = re.compile(r"[A-Za-z0-9]+/[A-Za-z0-9_.@:/+*#-]*")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PLACEHOLDER = "${num}"
+_UNREAD = "unread"
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
@@ -130,6 +132,15 @@ class RedisSettings(_Section):
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """A command unanswered for so long counts as lost: nothing new is dialed until Redis answers again."""
 
+    @property
+    def location(self) -> str:
+        """The URL with the password in it, for the client alone."""
+        if self.password is None:
+            return self.url
+        parts = urlsplit(self.url)
+        secret, host = quote(self.password.get_secret_value(), safe=""), parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{secret}@{host}"))
+
     @field_serializer("url")
     def _without_password(self, url: str) -> str:
         return without_password(url)
@@ -179,8 +190,11 @@ class TrunkSettings(_Section):
     """Calls at once, of all campaigns and daemons: what the carrier sold you. More would be refused there."""
     calls_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
     """New calls a second, evenly spaced; unset: as fast as the campaigns want. Carriers bar those who burst."""
-    number_format: Literal["as_given", "e164", "e164_without_plus", "national"] = "as_given"
-    """How a number is written for this carrier; any but as_given needs numbers.default_region."""
+    number_format: Literal["as_given", "e164", "digits", "national"] = "as_given"
+    """How numbers are written for it: +420123456789 (e164), 420123456789 (digits), 123456789 (national).
+
+    Any but as_given needs numbers.default_region.
+    """
 
 
 class DialingSettings(_Section):
@@ -205,8 +219,19 @@ class NumbersSettings(_Section):
     """Let premium-rate numbers be dialed (needs default_region to be known as such)."""
     allow_short: bool = False
     """Let short numbers be dialed. Emergency numbers never are."""
-    emergency: frozenset[Annotated[str, Field(pattern=r"^[0-9]{2,6}$")]] = frozenset()
-    """Further emergency numbers, never dialed; the usual ones of every country are known anyway."""
+    emergency: frozenset[Annotated[str, Field(pattern=r"^[0-9]{2,6}$")]] | None = None
+    """Never dialed, replacing the built-in table of the world's emergency numbers. With a default_region the
+    region's own are refused whatever stands here."""
+
+    def policy(self) -> NumberPolicy:
+        """These settings as the core knows them."""
+        return NumberPolicy(
+            default_region=self.default_region,
+            allow_symbols=self.allow_symbols,
+            allow_premium=self.allow_premium,
+            allow_short=self.allow_short,
+            emergency=EMERGENCY if self.emergency is None else self.emergency,
+        )
 
 
 class DaemonSettings(_Section):
@@ -247,6 +272,10 @@ class LogSettings(_Section):
     """Write telephone numbers in full. Default: all but their last three digits are masked."""
 
 
+def _nothing() -> Any:
+    return {}
+
+
 class Config(BaseSettings):
     """Everything; rooms receive their own section of it. Make one with `load`."""
 
@@ -260,7 +289,7 @@ class Config(BaseSettings):
     )
 
     redis: RedisSettings = RedisSettings()
-    ari: AriSettings
+    ari: AriSettings = Field(default_factory=_nothing, validate_default=True)  # so that its password is missed
     ami: AmiSettings = AmiSettings()
     api: ApiSettings = ApiSettings()
     trunks: dict[Name, TrunkSettings] = Field(
@@ -311,12 +340,18 @@ class Config(BaseSettings):
         return env_settings, InitSettingsSource(settings_cls, _credentials()), init_settings
 
 
-def load(path: Path | None) -> Config:
+def load(path: Path | None, *, needs_pbx: bool = True) -> Config:
     """The configuration of this process, from `path` (None: from the environment alone).
 
-    Raises ConfigError with every mistake; its text never holds a secret.
+    Raises ConfigError with every mistake; its text never holds a secret. Commands that speak with Redis alone
+    pass `needs_pbx=False`: whoever runs them need not be allowed to read the PBX's secrets.
     """
     document, problems = _read(path) if path else ({}, [])
+    if not needs_pbx:
+        problems = [problem for problem in problems if problem.place.startswith("redis.")]
+        ari = document.setdefault("ari", {})
+        if isinstance(ari, dict):
+            ari.setdefault("password", _UNREAD)
     try:
         config = Config(**document)
     except ConfigError as exc:
@@ -377,7 +412,7 @@ def _take_secret_files(document: dict[str, Any]) -> Iterator[Problem]:
         if key in table:
             yield Problem(f"{place}_file", f"stands beside `{key}`: give one of them")
             continue
-        table[key] = "unread"  # so that a file that cannot be read is one mistake, not two
+        table[key] = _UNREAD  # so that a file that cannot be read is one mistake, not two
         try:
             table[key] = Path(str(name)).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as exc:

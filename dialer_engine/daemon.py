@@ -1,0 +1,314 @@
+"""The composition root: configuration -> store, ARI, engine -> api, and the life of the process around them.
+
+Root tasks fail together: when one ends that should not, all end and so does the process, for systemd to start
+it again; the next start adopts the calls it left. Only the engine ends by itself, when it has drained.
+
+    SIGTERM, SIGINT   no new calls; live ones get `drain_seconds`. The second signal: at once.
+    SIGHUP            read the configuration again; the log names what needs a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import uvloop
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from dialer_engine import __version__, api, log, metrics
+from dialer_engine import config as configuration
+from dialer_engine.config import Config
+from dialer_engine.errors import ConfigError, DialerError, Problem, Replaced, Unavailable
+from dialer_engine.store import Store
+
+ALIVE_SECONDS = 10.0
+"""Without a pass for so long the daemon calls itself dead. A pass is due every half second."""
+AUDIT_SECONDS = 60
+
+_log = log.get("daemon")
+
+
+class Exit(IntEnum):
+    """How the process ends; systemd's unit and scripts read it (sysexits.h where it has a word for it)."""
+
+    OK = 0
+    FAILED = 1
+    UNAVAILABLE = 69
+    REPLACED = 75
+    CONFIG = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says about a run."""
+
+    path: Path | None
+    wait_all: bool = False
+    """Drain until the last call has ended, however long."""
+    volatile: bool = False
+    """Allow a Redis inside the process, which forgets everything."""
+
+
+class Engine(Protocol):
+    """What the process needs of the engine."""
+
+    @property
+    def last_pass_at(self) -> float:
+        """Of the loop's clock."""
+
+    async def run(self) -> None:
+        """Recover and dial; ends when drained."""
+
+    def drain(self, seconds: float | None) -> None:
+        """No new calls; `run` ends with the last live one or after so long (None: never before)."""
+
+    def wake(self) -> None:
+        """Look again, now."""
+
+    def why_not_ready(self) -> str | None:
+        """Redis or the PBX down, draining: the sentence; None when it may dial."""
+
+    async def audit(self) -> None:
+        """Compare what we believe to be live with Asterisk's own channels."""
+
+    def take(self, config: Config) -> None:
+        """Go on with these settings, as far as they need no restart."""
+
+
+def run(config: Config, options: Options) -> Exit:
+    """Be the daemon until a signal or a failure ends it. Logging has been set up."""
+    try:
+        uvloop.run(_run(config, options))
+    except BaseExceptionGroup as group:
+        return _told(list(_leaves(group)))
+    except (DialerError, OSError) as exc:
+        return _told([exc])
+    _log.info("stopped")
+    return Exit.OK
+
+
+async def _run(config: Config, options: Options) -> None:
+    listener = api.listen(config.api.bind)
+    store = await _open_store(config, options)
+    try:
+        counted = metrics.Metrics(__version__)
+        engine = _compose(config, store, counted)
+        await _Daemon(config, options, store, engine, counted).live(listener)
+    finally:
+        await store.close()
+
+
+def _compose(config: Config, store: Store, counted: metrics.Metrics) -> Engine:
+    raise NotImplementedError
+
+
+async def _open_store(config: Config, options: Options) -> Store:
+    settings = config.redis
+    url = settings.url
+    if url == configuration.EMBEDDED:
+        if not options.volatile:
+            raise ConfigError(
+                [Problem("redis.url", '"embedded" forgets everything: say --volatile to mean it')]
+            )
+        url = _embedded_redis()
+    return await Store.open(url, prefix=settings.prefix, default_timezone=config.dialing.timezone)
+
+
+def _embedded_redis() -> str:
+    try:
+        fakeredis = importlib.import_module("fakeredis")
+    except ImportError as exc:
+        raise ConfigError([Problem("redis.url", '"embedded" needs pip install "dialer-engine[demo]"')]) from exc
+    server = fakeredis.TcpFakeServer(("127.0.0.1", 0))
+    threading.Thread(target=server.serve_forever, name="embedded redis", daemon=True).start()
+    return f"redis://127.0.0.1:{server.server_address[1]}/0"
+
+
+class _Daemon:
+    """One life of the process: its root tasks, its signals, its housekeeping."""
+
+    def __init__(
+        self, config: Config, options: Options, store: Store, engine: Engine, counted: metrics.Metrics
+    ) -> None:
+        self._config = config
+        self._options = options
+        self._store = store
+        self._engine = engine
+        self._metrics = counted
+        self._systemd = Systemd()
+        self._stops = 0
+
+    async def live(self, listener: socket.socket) -> None:
+        """Until the engine has drained, or a root task fails (ExceptionGroup)."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        housekeeping = self._housekeeping()
+        housekeeping.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                services = [
+                    group.create_task(_eternal(name, service), name=name)
+                    for name, service in (
+                        ("api", api.serve(api.application(__version__, self._probes()), listener)),
+                        ("watchdog", self._feed_watchdog()),
+                    )
+                ]
+                self._systemd.tell("READY=1")
+                _log.info("started", version=__version__, name=self._config.daemon.name)
+                await self._engine.run()
+                for service in services:
+                    service.cancel()
+        finally:
+            housekeeping.shutdown(wait=False)
+            self._systemd.tell("STOPPING=1")
+
+    def _probes(self) -> api.Probes:
+        token = self._config.api.metrics_token
+        return api.Probes(
+            alive=self._why_dead,
+            ready=self._engine.why_not_ready,
+            metrics=lambda: (self._metrics.render(), metrics.CONTENT_TYPE),
+            metrics_token=token.get_secret_value() if token else None,
+        )
+
+    def _why_dead(self) -> str | None:
+        silence = asyncio.get_running_loop().time() - self._engine.last_pass_at
+        return None if silence < ALIVE_SECONDS else f"the engine has made no pass for {silence:.0f} s"
+
+    def _stop(self) -> None:
+        self._stops += 1
+        seconds = None if self._options.wait_all else self._config.daemon.drain_seconds
+        if self._stops > 1:
+            seconds = 0.0
+        _log.info("draining", seconds=seconds)
+        self._metrics.draining()
+        self._systemd.tell("STOPPING=1")
+        self._engine.drain(seconds)
+
+    def _reload(self) -> None:
+        if self._stops:
+            return
+        self._systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            fresh = configuration.load(self._options.path)
+        except ConfigError as exc:
+            _log.error("reload refused", problems=[str(problem) for problem in exc.problems])
+        else:
+            needs_restart = configuration.reload(self._config, fresh)
+            if needs_restart:
+                _log.warning("restart needed", settings=needs_restart)
+            self._config = fresh
+            self._engine.take(fresh)
+            _log.info("reloaded")
+        self._systemd.tell("READY=1")
+
+    async def _feed_watchdog(self) -> None:
+        """Only while the engine makes passes: a daemon that answers HTTP but does not dial is restarted."""
+        pause = self._systemd.watchdog_seconds / 3
+        while True:
+            await asyncio.sleep(pause)
+            if self._why_dead() is None:
+                self._systemd.tell("WATCHDOG=1")
+
+    def _housekeeping(self) -> AsyncIOScheduler:
+        """What is due by the calendar. When a contact is due is no business of it: that stands in Redis."""
+        jobs = AsyncIOScheduler(
+            timezone=self._config.dialing.timezone,
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        jobs.add_job(_job("audit", self._engine.audit), "interval", seconds=AUDIT_SECONDS)
+        jobs.add_job(self._engine.wake, "cron", second=0)  # active periods begin and end on minutes, mostly
+        jobs.add_job(_job("trim results", self._trim_results), "cron", hour=3, minute=17)
+        jobs.add_job(_job("drop old generations", self._drop_old_generations), "cron", minute=41)
+        return jobs
+
+    async def _trim_results(self) -> None:
+        keep = timedelta(days=self._config.results.keep_days)
+        before = (datetime.now(UTC) - keep).timestamp()
+        snapshot = await self._store.campaigns.load(now=time.time())
+        for campaign in snapshot.campaigns:
+            trimmed = await self._store.results.trim(campaign, before=before)
+            if trimmed:
+                _log.info("trimmed results", campaign=campaign, results=trimmed)
+
+    async def _drop_old_generations(self) -> None:
+        dropped = await self._store.lists.drop_old_generations()
+        if dropped:
+            _log.info("dropped old generations", generations=dropped)
+
+
+class Systemd:
+    """The notify socket of a unit with Type=notify (sd_notify(3)); without one, nothing happens."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
+        self.watchdog_seconds = int(os.environ.get("WATCHDOG_USEC") or 30_000_000) / 1e6
+
+    def tell(self, *lines: str) -> None:
+        """Send e.g. `READY=1`. A systemd that does not listen is no reason to stop."""
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notify:
+            try:
+                notify.sendto("\n".join(lines).encode(), self._address)
+            except OSError as exc:
+                _log.warning("systemd not told", lines=lines, reason=str(exc))
+
+
+async def _eternal(name: str, service: Coroutine[Any, Any, None]) -> None:
+    """A root task that must never end by itself."""
+    await service
+    raise RuntimeError(f"{name} has ended")
+
+
+def _job(name: str, work: Callable[[], Awaitable[None]]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Housekeeping that failed is told, and done the next time."""
+
+    async def job() -> None:
+        try:
+            await work()
+        except DialerError as exc:
+            _log.warning("housekeeping failed", job=name, reason=str(exc))
+
+    return job
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for exc in group.exceptions:
+        if isinstance(exc, BaseExceptionGroup):
+            yield from _leaves(exc)
+        else:
+            yield exc
+
+
+def _told(failures: list[BaseException]) -> Exit:
+    """Log why the process ends; the exit code follows from the failure that decides most."""
+    codes = []
+    for exc in failures:
+        match exc:
+            case Replaced():
+                codes.append(Exit.REPLACED)
+                _log.error("replaced by a twin", reason=str(exc))
+            case ConfigError():
+                codes.append(Exit.CONFIG)
+                _log.error("configuration refused", problems=[str(problem) for problem in exc.problems])
+            case Unavailable():
+                codes.append(Exit.UNAVAILABLE)
+                _log.error("gave up", port=exc.port, reason=exc.reason)
+            case _:
+                codes.append(Exit.FAILED)
+                _log.error("failed", exc_info=exc)
+    return max(codes)

@@ -1,0 +1,138 @@
+"""From files people have to rows of a call list, a batch at a time: a file of any length in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Literal
+
+import typer
+from rich import progress
+from rich.console import Console
+
+from dialer_engine.core.compliance import NumberPolicy, normalise
+from dialer_engine.errors import Invalid, Problem
+from dialer_engine.store.contract import parse_contact
+
+BATCH = 1000
+_TOLD = 10
+_NUMBER_COLUMNS = ("number", "phone", "phone_number", "telephone", "msisdn")
+
+Format = Annotated[Literal["csv", "ndjson"], typer.Option("--format", help="How it is written.")]
+
+Line = tuple[int, str, Mapping[str, str]]
+"""Line of the file, number, attributes."""
+
+
+@dataclass(slots=True)
+class Refused:
+    """Rows that are no contacts: how many, and the first of them."""
+
+    count: int = 0
+    first: list[Problem] = field(default_factory=list)
+
+    def add(self, problem: Problem) -> None:
+        """Count one; its reason is kept while they are few."""
+        self.count += 1
+        if len(self.first) < _TOLD:
+            self.first.append(problem)
+
+    def sentences(self) -> list[str]:
+        """What to tell the person."""
+        if not self.count:
+            return []
+        more = [f"  ... and {self.count - _TOLD} more"] if self.count > _TOLD else []
+        return [f"{self.count} rows refused:", *(f"  {problem}" for problem in self.first), *more]
+
+
+def read_csv(file: IO[str], source: str) -> Iterator[Line]:
+    """Lines of a CSV with comma, semicolon or tab. Raises Invalid.
+
+    With a header, the column called `number` (or phone, telephone, msisdn) is the number and the others are
+    attributes. A file that begins with a number has no header: its first column counts and the rest is left.
+    """
+    first = file.readline()
+    delimiter = max(",;\t", key=first.count)
+    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    place = next((i for i, name in enumerate(names) if name.lower() in _NUMBER_COLUMNS), None)
+    rows = enumerate(csv.reader(file, delimiter=delimiter), start=2)
+    if place is not None:
+        for line, row in rows:
+            if row:
+                pairs = dict(zip(names, row, strict=False))
+                yield line, pairs.pop(names[place], ""), pairs
+    elif names and any(character.isdigit() for character in names[0]):
+        yield 1, names[0], {}
+        yield from ((line, row[0], {}) for line, row in rows if row)
+    elif names:
+        raise Invalid([Problem(f"{source}:1", f"names no column `number`, only {', '.join(names)}")])
+
+
+def contact_row(number: str, attributes: Mapping[str, str], policy: NumberPolicy) -> tuple[str, str]:
+    """(identity, row as stored). Raises Invalid with every reason why this is no contact."""
+    problems: list[Problem] = []
+    identity = row = ""
+    try:
+        identity = normalise(number, policy).identity
+    except Invalid as exc:
+        problems += exc.problems
+    try:
+        row = parse_contact({"number": number, "attributes": dict(attributes)}).text()
+    except Invalid as exc:
+        problems += (problem for problem in exc.problems if problem.place != "number" or not problems)
+    if problems:
+        raise Invalid(problems)
+    return identity, row
+
+
+async def batches(
+    lines: Iterator[Line], policy: NumberPolicy, refused: Refused, *, strict: bool, source: str
+) -> AsyncIterator[Sequence[tuple[str, str]]]:
+    """(identity, row) in batches. A row that is no contact is refused; `strict`: Invalid is raised instead."""
+    batch: list[tuple[str, str]] = []
+    for line, number, attributes in lines:
+        try:
+            batch.append(contact_row(number, attributes, policy))
+        except Invalid as exc:
+            problem = Problem(f"{source}:{line}", str(exc))
+            if strict:
+                raise Invalid([problem]) from exc
+            refused.add(problem)
+        if len(batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[IO[str]]:
+    """The file, with a bar on the terminal for how much has been read; `-` is standard input.
+
+    Raises Invalid, also for what goes wrong while it is read.
+    """
+    if source == Path("-"):
+        yield sys.stdin
+        return
+    words = Console(stderr=True)
+    try:
+        with progress.open(
+            source,
+            "r",
+            encoding="utf-8-sig",  # spreadsheets write a byte order mark
+            newline="",
+            description=source.name,
+            console=words,
+            disable=not words.is_terminal,
+        ) as file:
+            yield file
+    except OSError as exc:
+        raise Invalid([Problem(str(source), exc.strerror or "cannot be read")]) from exc
+    except UnicodeDecodeError as exc:
+        raise Invalid([Problem(str(source), "is not UTF-8 text")]) from exc
+    except csv.Error as exc:
+        raise Invalid([Problem(str(source), f"is not CSV: {exc}")]) from exc

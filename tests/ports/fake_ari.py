@@ -65,6 +65,7 @@ class Channel:
 class Application:
     name: str
     socket: web.WebSocketResponse | None = None
+    transport: Any = None
     allowed: set[str] | None = None
     channels: set[str] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
@@ -163,7 +164,7 @@ class FakeAri:
 
     async def close_sockets(self, code: int = 1000) -> None:
         """In good order, as with `websocket_write_timeout` (1011)."""
-        for app in self.apps.values():
+        for app in [*self.apps.values()]:
             if app.socket is not None:
                 await app.socket.close(code=code)
 
@@ -172,6 +173,12 @@ class FakeAri:
         socket = self.apps[app].socket
         assert socket is not None
         await (socket.send_str(frame) if isinstance(frame, str) else socket.send_bytes(frame))
+
+    def send_text(self, frame: bytes, app: str) -> None:
+        """A text frame that is no UTF-8, which aiohttp itself would not send."""
+        transport = self.apps[app].transport
+        assert transport is not None
+        transport.write(b"\x81\x7e" + len(frame).to_bytes(2, "big") + frame)
 
     async def send(self, app: Application, event: dict[str, Any]) -> None:
         if app.socket is None or (app.allowed is not None and event["type"] not in app.allowed):
@@ -218,7 +225,7 @@ class FakeAri:
         if self.refuse_sockets:
             await socket.close()
             return socket
-        app.socket = socket
+        app.socket, app.transport = socket, request.transport
         async for message in socket:
             if message.type is WSMsgType.PING and self.answer_pings:
                 await socket.pong(message.data)

@@ -1,0 +1,459 @@
+"""Faults of the wire that a real Asterisk shows rarely: lost replies, dying sockets, frames nobody expected."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+import weakref
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dialer_engine.ari import (
+    Ari,
+    AriConfig,
+    ChannelDestroyed,
+    ChannelVarset,
+    Connected,
+    Dial,
+    Lost,
+    NotSent,
+    Patience,
+    StasisStart,
+)
+from dialer_engine.errors import Rejected, Unavailable
+from tests.lab import number
+from tests.ports.fake_ari import FakeAri, Owner, client, new_id
+
+HASTY = Patience(connect_seconds=0.3, request_seconds=0.3, originate_seconds=0.3, heartbeat_seconds=0.4)
+
+
+@pytest.fixture
+async def pbx() -> AsyncIterator[FakeAri]:
+    async with FakeAri() as fake:
+        yield fake
+
+
+def destroyed(channel_id: str, **more: object) -> str:
+    event = {"type": "ChannelDestroyed", "channel": {"id": channel_id}, "cause": 16, "cause_txt": "", **more}
+    return json.dumps(event)
+
+
+# The fate of an originate
+
+
+async def test_events_may_come_before_the_reply(pbx: FakeAri) -> None:
+    pbx.reply_delay = 0.3
+    async with client(pbx) as c:
+        channel_id = new_id()
+        arguments = {"endpoint": f"PJSIP/{number.rejects(486)}@carrier", "caller_id": "1"}
+        sent = asyncio.create_task(c.ari.originate(channel_id, timeout_seconds=5, **arguments))  # type: ignore[arg-type]
+        await c.owner.event(ChannelDestroyed, channel_id)
+        assert not sent.done()
+        await sent
+
+
+async def test_a_reply_that_never_comes_is_an_unknown_fate(pbx: FakeAri) -> None:
+    async with client(pbx, patience=HASTY) as c:
+        channel_id = new_id()
+        pbx.silent.add(channel_id)
+        with pytest.raises(Unavailable) as lost:
+            await c.ari.originate(channel_id, endpoint="PJSIP/1@carrier", caller_id="1", timeout_seconds=5)
+        assert not isinstance(lost.value, NotSent)
+        assert c.ari.counts.unknown_fates == 1
+        assert len(pbx.posts(channel_id)) == 1
+
+
+async def test_a_connection_cut_instead_of_the_reply_is_an_unknown_fate(pbx: FakeAri) -> None:
+    """The call was made and rings: sending it again would ring somebody twice."""
+    async with client(pbx) as c:
+        channel_id = new_id()
+        pbx.cut.add(channel_id)
+        endpoint = f"PJSIP/{number.rings_out()}@carrier"
+        with pytest.raises(Unavailable) as lost:
+            await c.ari.originate(channel_id, endpoint=endpoint, caller_id="1", timeout_seconds=5)
+        assert not isinstance(lost.value, NotSent)
+        assert len(pbx.posts(channel_id)) == 1
+        pbx.cut.clear()
+        channel = await c.ari.channel(channel_id)
+        assert channel is not None and channel.state == "Ringing"
+
+
+async def test_nobody_sends_a_post_twice() -> None:
+    """A server closes a kept connection upon the next request: aiohttp repeats a GET, nobody repeats a POST."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answered in (True, False):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+            await reader.readexactly(length)
+            seen.append(head.split(b" HTTP")[0])
+            if answered:
+                writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"value":"1"}')
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    owner = Owner()
+    config = AriConfig(f"http://127.0.0.1:{port}", "u", "p", "app")
+    async with server, Ari(config, owner.on_event, owner.on_state, patience=HASTY) as ari:
+        await ari.play("first", ["sound:beep"], "p")
+        with pytest.raises(Unavailable) as lost:
+            await ari.play("second", ["sound:beep"], "p")
+        assert not isinstance(lost.value, NotSent)
+        assert seen == [b"POST /ari/channels/first/play/p", b"POST /ari/channels/second/play/p"]
+        for name in ("third", "fourth"):
+            assert await ari.get_variable("channel", name) == "1"
+        assert seen[2:].count(b"GET /ari/channels/channel/variable?variable=fourth") == 2
+
+
+async def test_no_connection_is_certainly_not_sent(pbx: FakeAri) -> None:
+    async with client(pbx, patience=HASTY) as c:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            closed = AriConfig(f"http://127.0.0.1:{taken.getsockname()[1]}", "u", "p", "app")
+            async with Ari(closed, c.owner.on_event, c.owner.on_state) as ari:
+                with pytest.raises(NotSent, match="no connection"):
+                    await ari.play("channel", ["sound:beep"], "play")
+
+
+async def test_waiting_for_a_free_connection_is_certainly_not_sent(pbx: FakeAri) -> None:
+    """Asterisk hangs and every connection is taken: what is still waiting has not left us."""
+    patience = Patience(connections=2, connect_seconds=0.2, request_seconds=0.6)
+    async with client(pbx, patience=patience) as c:
+        channel_id = new_id()
+        pbx.silent.add("/info")
+        hanging = asyncio.create_task(c.ari.info())
+        await asyncio.sleep(0)
+        with pytest.raises(NotSent):
+            await c.ari.originate(channel_id, endpoint="PJSIP/1@carrier", caller_id="1", timeout_seconds=5)
+        assert not pbx.posts(channel_id)
+        with pytest.raises(Unavailable):
+            await hanging
+
+
+@pytest.mark.parametrize("fault", ["booting", "password"])
+async def test_an_asterisk_that_is_not_ready_has_not_made_the_call(pbx: FakeAri, fault: str) -> None:
+    async with client(pbx) as c:
+        if fault == "booting":
+            pbx.booting = True
+        else:
+            pbx.password = "changed"
+        with pytest.raises(NotSent, match="503" if fault == "booting" else "401"):
+            await c.call(number.stays())
+
+
+async def test_a_body_longer_than_asterisk_reads_is_not_sent(pbx: FakeAri) -> None:
+    async with client(pbx) as c:
+        with pytest.raises(Rejected) as refused:
+            await c.call(number.stays(), variables={"ATTR_text": "x" * 41_000})
+        assert refused.value.code == 413
+        assert not pbx.posts()
+
+
+async def test_an_originate_while_the_socket_is_down_is_not_sent(pbx: FakeAri) -> None:
+    async with client(pbx) as c:
+        pbx.refuse_sockets = True
+        await pbx.close_sockets()
+        await c.owner.state(Lost)
+        before = len(pbx.posts())
+        with pytest.raises(NotSent, match="event socket"):
+            await c.call(number.stays())
+        with pytest.raises(NotSent):
+            await c.ari.create(new_id(), endpoint="PJSIP/1@carrier")
+        assert len(pbx.posts()) == before
+        assert await c.ari.info()  # other verbs work: calls that ring must be cancelled now
+
+
+async def test_a_closed_client_answers_as_an_absent_asterisk(pbx: FakeAri) -> None:
+    async with client(pbx) as c:
+        ari = c.ari
+    with pytest.raises(NotSent):
+        await ari.info()
+    with pytest.raises(NotSent):
+        await ari.originate(new_id(), endpoint="PJSIP/1@carrier", caller_id="1", timeout_seconds=5)
+
+
+async def test_a_cancelled_originate_stays_cancelled(pbx: FakeAri) -> None:
+    async with client(pbx) as c:
+        channel_id = new_id()
+        pbx.reply_delay = 5
+        arguments = {"endpoint": f"PJSIP/{number.stays()}@carrier", "caller_id": "1"}
+        sent = asyncio.create_task(c.ari.originate(channel_id, timeout_seconds=5, **arguments))  # type: ignore[arg-type]
+        await c.owner.event(Dial, channel_id)
+        sent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+
+
+async def test_a_lost_subscription_does_not_hide_that_the_call_was_made(pbx: FakeAri) -> None:
+    pbx.silent.add("/subscription")
+    async with client(pbx, patience=HASTY) as c:
+        near, far = new_id(), new_id()
+        endpoint = f"Local/{number.rejects(486)}@from-internal-status"
+        await c.ari.originate(near, endpoint=endpoint, caller_id="1", timeout_seconds=5, other_channel_id=far)
+        await c.owner.event(ChannelDestroyed, near)
+
+
+async def test_every_verb_has_a_deadline(pbx: FakeAri) -> None:
+    async with client(pbx, patience=HASTY) as c:
+        pbx.silent.add("")
+        verbs = [
+            c.ari.channel("x"),
+            c.ari.hangup("x"),
+            c.ari.play("x", ["sound:beep"], "p"),
+            c.ari.stop_playback("p"),
+            c.ari.continue_in_dialplan("x", context="c", extension="e"),
+            c.ari.set_variables("x", {"ONE": "1"}),
+            c.ari.get_variable("x", "ONE"),
+            c.ari.subscribe("channel:x"),
+            c.ari.info(),
+            c.ari.application_channels(),
+            c.ari.channels(),
+            c.ari.dial("x", timeout_seconds=5),
+            c.ari.create("x", endpoint="PJSIP/1@carrier"),
+        ]
+        async with asyncio.timeout(3):
+            ends = await asyncio.gather(*verbs, return_exceptions=True)
+        assert {type(end) for end in ends} == {Unavailable}
+
+
+async def test_an_answer_that_is_no_json_is_no_answer(pbx: FakeAri) -> None:
+    async with client(pbx) as c:
+        pbx.startup_time = None  # type: ignore[assignment]
+        with pytest.raises(Unavailable, match="cannot be read"):
+            await c.ari.info()
+
+
+async def test_before_22_10_variables_are_set_one_by_one(pbx: FakeAri) -> None:
+    pbx.version = "20.14.0"
+    async with client(pbx) as c:
+        channel_id = await c.answered(number.stays(ring=0))
+        await c.ari.set_variables(channel_id, {"ONE": "1", "TWO": "2"})
+        assert len(pbx.posts("/variable")) == 2
+        assert await c.ari.get_variable(channel_id, "TWO") == "2"
+
+
+# The event socket
+
+
+@pytest.mark.parametrize("way", ["closed", "aborted", "write timeout"])
+async def test_a_lost_socket_comes_back_with_its_filter(pbx: FakeAri, way: str) -> None:
+    async with client(pbx, sources=("endpoint:PJSIP/carrier",)) as c:
+        app = pbx.apps[c.app]
+        app.allowed = None
+        if way == "aborted":
+            pbx.abort_connections()
+        else:
+            await pbx.close_sockets(1011 if way == "write timeout" else 1000)
+        await c.owner.until(lambda: len(c.owner.states) == 3)
+        lost, again = c.owner.states[1:]
+        assert isinstance(lost, Lost) and isinstance(again, Connected)
+        assert not again.restarted
+        assert "ChannelDestroyed" in (pbx.apps[c.app].allowed or ())
+        assert len(pbx.posts("/subscription")) == 2
+        await c.answered(number.stays(ring=0))
+
+
+async def test_the_first_reconnection_is_quick_and_the_next_are_not(pbx: FakeAri) -> None:
+    """A socket that is closed as soon as it opens must not make us turn in a circle: 0.1, 0.2, 0.4, 0.8 s."""
+    async with client(pbx) as c:
+        began = asyncio.get_running_loop().time()
+        await pbx.close_sockets()
+        await c.owner.until(lambda: len(c.owner.states) == 3)
+        assert asyncio.get_running_loop().time() - began < 0.35
+        pbx.refuse_sockets = True
+        opened = pbx.sockets_opened
+        await pbx.close_sockets()
+        await asyncio.sleep(1.2)
+        assert 2 <= pbx.sockets_opened - opened <= 3
+
+
+async def test_an_asterisk_that_comes_late_is_waited_for(pbx: FakeAri) -> None:
+    await pbx.stop()
+    owner = Owner()
+    config = AriConfig(pbx.url, pbx.username, pbx.password, "app")
+    async with Ari(config, owner.on_event, owner.on_state) as ari:
+        run = asyncio.create_task(ari.run())
+        await owner.state(Lost)
+        await pbx.start()
+        await owner.state(Connected)
+        reasons = [state.reason for state in owner.states if isinstance(state, Lost)]
+        assert len(reasons) == len(set(reasons))  # the same reason is not told again and again
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+
+async def test_a_wrong_password_is_told_as_such(pbx: FakeAri) -> None:
+    owner = Owner()
+    async with Ari(AriConfig(pbx.url, "dialer", "wrong", "app"), owner.on_event, owner.on_state) as ari:
+        run = asyncio.create_task(ari.run())
+        await owner.state(Lost)
+        state = owner.states[0]
+        assert isinstance(state, Lost) and "ari.conf" in state.reason
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+
+async def test_a_half_open_socket_is_noticed(pbx: FakeAri) -> None:
+    async with client(pbx, patience=HASTY) as c:
+        pbx.answer_pings = False
+        await c.owner.until(lambda: any(isinstance(state, Lost) for state in c.owner.states), seconds=3)
+
+
+async def test_a_pbx_that_hangs_after_the_handshake_is_given_up(pbx: FakeAri) -> None:
+    pbx.silent.add("/eventFilter")
+    owner = Owner()
+    config = AriConfig(pbx.url, pbx.username, pbx.password, "app")
+    async with Ari(config, owner.on_event, owner.on_state, patience=HASTY) as ari:
+        run = asyncio.create_task(ari.run())
+        state = await owner.state(Lost, seconds=3)
+        assert isinstance(state, Lost) and "eventFilter" in state.reason
+        pbx.silent.clear()
+        await owner.state(Connected, seconds=3)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+
+async def test_frames_nobody_expects_are_counted(pbx: FakeAri) -> None:
+    async with client(pbx) as c:
+        for frame in (
+            '{"type": "ChannelDestr',
+            "[]",
+            "null",
+            '{"type": 7}',
+            '{"no": "type"}',
+            b"\x00binary",
+            "",
+        ):
+            await pbx.send_raw(frame, c.app)
+        await pbx.send_raw('{"type": "ChannelDestroyed", "channel": null}', c.app)
+        await pbx.send_raw('{"type": "TheWeather", "channel": {"id": "x"}}', c.app)
+        for kind in range(100):
+            await pbx.send_raw(json.dumps({"type": f"T{kind}"}), c.app)
+        await pbx.send_raw(destroyed("known", type="ChannelDestroyed", invented=[1, {"two": 3}]), c.app)
+        await c.owner.event(ChannelDestroyed, "known")
+        counts = c.ari.counts
+        assert (counts.malformed, counts.events) == (8, 1)
+        assert counts.unknown["TheWeather"] == 1
+        assert sum(counts.unknown.values()) == 101 and len(counts.unknown) == 65
+        assert len(c.owner.events) == 1
+
+
+async def test_a_name_that_is_no_utf8_does_not_cost_the_event(pbx: FakeAri) -> None:
+    """Callers' names come from outside, and nobody here reads them."""
+    async with client(pbx) as c:
+        filling = b"\xff\xfe" * 100
+        frame = b'{"type":"ChannelDestroyed","cause":16,"channel":{"id":"x","caller":{"name":"%b"}}}' % filling
+        pbx.send_text(frame, c.app)
+        await c.owner.event(ChannelDestroyed, "x")
+
+
+async def test_a_duplicated_event_is_handed_on_twice(pbx: FakeAri) -> None:
+    """The call's table does not mind; hiding it here would need a memory."""
+    async with client(pbx) as c:
+        for _ in range(2):
+            await pbx.send_raw(destroyed("x"), c.app)
+        await c.owner.until(lambda: len(c.owner.all(ChannelDestroyed, "x")) == 2)
+
+
+async def test_a_giant_frame_is_read(pbx: FakeAri) -> None:
+    async with client(pbx) as c:
+        await pbx.send_raw(destroyed("x", filling="x" * 9_000_000), c.app)
+        await c.owner.event(ChannelDestroyed, "x")
+
+
+async def test_a_flood_does_not_hold_the_loop(pbx: FakeAri) -> None:
+    """Whoever waits for a turn of the loop gets it while many thousand events pour in."""
+    async with client(pbx) as c:
+        loop = asyncio.get_running_loop()
+        flood = asyncio.create_task(_flood(pbx, c.app, 20_000))
+        longest = 0.0
+        while len(c.owner.events) < 20_000:
+            before = loop.time()
+            await asyncio.sleep(0)
+            longest = max(longest, loop.time() - before)
+        await flood
+        assert longest < 0.25
+
+
+async def _flood(pbx: FakeAri, app: str, count: int) -> None:
+    frame = destroyed("x", filling="x" * 500)
+    for _ in range(count):
+        await pbx.send_raw(frame, app)
+
+
+async def test_a_slow_reader_loses_nothing(pbx: FakeAri) -> None:
+    """A pass that holds the loop for a moment: the events wait in the socket, in order."""
+    async with client(pbx) as c:
+        flood = asyncio.create_task(_flood(pbx, c.app, 500))
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 0.3
+        while loop.time() < until:
+            pass
+        await flood
+        await c.owner.until(lambda: len(c.owner.events) == 500)
+        assert c.ari.connected
+
+
+async def test_varset_comes_when_asked_for(pbx: FakeAri) -> None:
+    async with client(pbx, extra_events=("ChannelVarset",)) as c:
+        event = {"type": "ChannelVarset", "channel": {"id": "x"}, "variable": "QUEUESTATUS", "value": "TIMEOUT"}
+        await pbx.send(pbx.apps[c.app], event)
+        told = await c.owner.event(ChannelVarset, "x")
+        assert (told.variable, told.value) == ("QUEUESTATUS", "TIMEOUT")
+
+
+async def test_the_agents_leg_is_not_taken_for_the_call(pbx: FakeAri) -> None:
+    """While a caller waits in Queue() Dial events name him as caller; their peer is the agent's leg."""
+    async with client(pbx) as c:
+        dial = {"type": "Dial", "peer": {"id": "agent"}, "caller": {"id": "x"}, "dialstatus": "ANSWER"}
+        await pbx.send_raw(json.dumps(dial), c.app)
+        told = await c.owner.event(Dial, "agent")
+        assert told.caller_channel_id == "x"
+        assert not c.owner.all(Dial, "x")
+
+
+async def test_what_an_owner_raises_ends_the_client(pbx: FakeAri) -> None:
+    """A fault of ours must be loud; a daemon that hears nothing and goes on would be worse."""
+    owner = Owner()
+
+    def broken(_: object) -> None:
+        raise ValueError("a fault of the owner")
+
+    config = AriConfig(pbx.url, pbx.username, pbx.password, "app")
+    async with Ari(config, broken, owner.on_state) as ari:
+        run = asyncio.create_task(ari.run())
+        await owner.state(Connected)
+        await pbx.send_raw(destroyed("x"), "app")
+        with pytest.raises(ValueError, match="a fault of the owner"):
+            await asyncio.wait_for(run, 5)
+        assert not ari.connected
+
+
+async def test_a_cancelled_client_leaves_nothing_behind(pbx: FakeAri) -> None:
+    async with client(pbx) as c:
+        await c.answered(number.stays(ring=0))
+        gone = weakref.ref(c.ari)
+        tasks = len(asyncio.all_tasks())
+    del c
+    gc.collect()
+    assert gone() is None
+    assert len(asyncio.all_tasks()) < tasks
+
+
+def test_the_password_is_never_shown() -> None:
+    assert "hush" not in repr(AriConfig("http://pbx", "u", "hush", "app"))
+
+
+def test_events_are_light() -> None:
+    """No cycles, hence nothing for the collector to visit."""
+    event = StasisStart(channel=Dial(peer=None).peer)  # type: ignore[arg-type]
+    assert not gc.is_tracked(event)

@@ -198,6 +198,13 @@ def test_asterisks_own_ring_timeout_is_known_by_the_final_dial_it_lacks(
     assert verdict(lost) == NOANSWER
 
 
+def test_a_late_code_that_asterisk_would_not_make_up_is_the_carriers() -> None:
+    for cause, sip_code, expected in ((0, 486, BUSY), (34, 503, CONGESTION), (17, None, BUSY)):
+        lost = call(Event.DIALING, Event.RINGING)
+        lost.feed(Event.GONE, at(30.1), cause=cause, sip_code=sip_code)
+        assert verdict(lost) == expected
+
+
 def test_an_early_end_with_cause_0_is_no_ring_timeout() -> None:
     lost = call(Event.DIALING, Event.RINGING)
     lost.feed(Event.GONE, at(3), cause=0)

@@ -145,6 +145,7 @@ def test_further_ones_and_those_of_the_region() -> None:
     assert forbidden("101", NumberPolicy("UA")) == "emergency numbers are never dialed"
     assert forbidden("9116666666", NumberPolicy("US")) == "emergency numbers are never dialed"
     assert forbidden("+911166666666", NumberPolicy("US")) is None  # India
+    assert forbidden("112345678", NumberPolicy("SA")) is None  # Riyadh, though 112 is an emergency number there
 
 
 def test_a_national_format_cannot_make_an_emergency_number() -> None:

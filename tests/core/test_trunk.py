@@ -162,6 +162,17 @@ def test_more_than_four_fifths_of_the_last_fifty_close_the_trunk() -> None:
     assert is_closed(brake)
 
 
+def test_what_closed_the_trunk_does_not_close_it_again() -> None:
+    brake = Brake()
+    for number in range(50):
+        brake.passed(0) if number % 6 == 0 else brake.refused(str(number), CONGESTION, 0)
+    assert is_closed(brake)
+    brake.passed(20.0)
+    for number in range(100, 109):
+        brake.refused(str(number), CONGESTION, 21.0)
+        assert not is_closed(brake)
+
+
 def test_just_four_fifths_for_ever_does_not() -> None:
     brake = Brake()
     for number in range(2000):

@@ -101,7 +101,10 @@ class Calls:
         return bool(await self._link.run("settle", attempt_id, text, status, step, member, at, now, *counters))
 
     async def release(self, attempt_id: AttemptId, *, owner: str) -> bool:
-        """Claimed and not sent: due again exactly where it was. False: it is gone, or it has been sent."""
+        """Due again exactly where it was; only for who knows that nothing was sent. False: it is gone.
+
+        Also after `mark_sent`: its reply may have been lost, or the originate certainly not sent.
+        """
         return bool(await self._link.run("release", attempt_id, owner))
 
     async def heartbeat(self, owner: str, *, now: float) -> None:

@@ -1,0 +1,390 @@
+"""One attempt: a call driven from its slot to its end, and never settled here.
+
+What became of the call is read from the facts (`Attempt.call`, `flow_result`, `verdict`) by its owner when the
+task is done, however it is done: so a cancellation at any await, or before the first step, settles exactly once.
+Events are fed into the facts the moment they arrive, not when the task gets to run; the task only looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from dialer_engine import ivr, log
+from dialer_engine.ari import (
+    AriEvent,
+    AriState,
+    ChannelDestroyed,
+    ChannelDtmfReceived,
+    ChannelSnapshot,
+    ChannelStateChange,
+    ChannelUserevent,
+    Dial,
+    HangupReason,
+    NotSent,
+    PlaybackFinished,
+    StasisStart,
+)
+from dialer_engine.core import compliance
+from dialer_engine.core import flow as flows
+from dialer_engine.core.call import Call, Event, Phase, next_deadline
+from dialer_engine.core.compliance import Number, NumberPolicy
+from dialer_engine.core.model import AttemptId, Campaign, Due, Trunk
+from dialer_engine.core.schedule import opening
+from dialer_engine.errors import Invalid, NotFound, Rejected, Unavailable
+from dialer_engine.store import Store
+from dialer_engine.store.records import DoNotCall, SentKind
+
+ASK_AGAIN_SECONDS = 1.0
+"""Between two questions to a PBX that does not answer, or that has been told to hang up."""
+
+_log = log.get("attempt")
+
+
+class Pbx(Protocol):
+    """What the engine wants of Asterisk; `ari.Ari` is it, and the tests have one in memory."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def state(self) -> AriState: ...
+    async def originate(
+        self,
+        channel_id: str,
+        *,
+        endpoint: str,
+        caller_id: str,
+        timeout_seconds: float,
+        other_channel_id: str | None = None,
+    ) -> None: ...
+    async def channel(self, channel_id: str) -> ChannelSnapshot | None: ...
+    async def subscribe(self, source: str) -> None: ...
+    async def hangup(self, channel_id: str, reason: HangupReason = "normal") -> bool: ...
+    async def play(self, channel_id: str, media: Sequence[str], playback_id: str) -> None: ...
+    async def stop_playback(self, playback_id: str) -> bool: ...
+    async def is_playing(self, playback_id: str) -> bool: ...
+
+
+class Verdict(StrEnum):
+    """What its owner has to do with an attempt whose task is done."""
+
+    SETTLE = "SETTLE"
+    RELEASE = "RELEASE"  # nothing was sent: due again exactly where it was
+    LEAVE = "LEAVE"  # the daemon ends and the call goes on: the next start adopts it
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One claimed contact and the facts of its call. The campaign is the one of the claim; edits come too late."""
+
+    id: AttemptId
+    campaign: Campaign
+    run: int
+    due: Due
+    trunk: Trunk
+    number: Number
+    attributes: Mapping[str, object]
+    flow: flows.Flow
+    slot_at: float = 0.0  # by the loop's clock: not before this, so that rates are kept
+    adopted: bool = False
+    call: Call = field(default_factory=Call)
+    position: flows.Position | None = None
+    flow_result: flows.FlowResult | None = None
+    verdict: Verdict = Verdict.SETTLE
+    posting: bool = False  # the originate is out and unanswered
+    heard: bool = False  # the trunk has shown that it works, or not
+    inbox: asyncio.Queue[flows.Event] = field(default_factory=asyncio.Queue)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def far_id(self) -> str:
+        """The id of the far half of a Local/ channel: as wide as ours, so that none is a prefix of another."""
+        return f"f{self.id[1:]}"
+
+    def feed(self, event: Event, at: datetime, **facts: int | str | bool | None) -> bool:
+        """Take what has happened into the facts and let the task look at them."""
+        taken = self.call.feed(event, at, **facts)  # type: ignore[arg-type]
+        if self.call.ended:
+            self.inbox.put_nowait(flows.HungUp())
+        self.changed.set()
+        return taken
+
+    def hear(self, event: AriEvent, at: datetime) -> None:
+        """What Asterisk says about our channel, or about the far half of a Local/ one, as an event of the call."""
+        match event:
+            case Dial():
+                self._hear_dial(event, at)
+            case ChannelStateChange() if event.channel.state == "Ringing":
+                self.feed(Event.RINGING, at, far=event.channel_id != self.id)
+            case ChannelStateChange() if event.channel.state == "Up" and event.channel_id == self.id:
+                self.feed(Event.ANSWERED, at)
+            case StasisStart() if event.channel.state == "Up":
+                self.feed(Event.ENTERED, at)
+            case ChannelDestroyed():
+                far = event.channel_id != self.id
+                self.feed(Event.GONE, at, cause=event.cause, sip_code=event.tech_cause, far=far)
+            case ChannelUserevent(eventname="CALLSTATUS"):
+                self.feed(Event.STATUS, at, value=str(event.fields.get("V", "")).strip()[:40] or None)
+            case ChannelDtmfReceived():
+                self.inbox.put_nowait(flows.Key(event.digit))
+            case PlaybackFinished():
+                self.inbox.put_nowait(flows.Played(event.playback.id, ok=event.playback.state != "failed"))
+            case _:
+                pass  # of no consequence for a call
+
+    def _hear_dial(self, event: Dial, at: datetime) -> None:
+        far = event.channel_id != self.id
+        match event.dialstatus:
+            case "":
+                self.feed(Event.DIALING, at, far=far)
+            case "RINGING":
+                self.feed(Event.RINGING, at, far=far)
+            case "PROGRESS":
+                self.feed(Event.PROGRESS, at, far=far)
+            case "ANSWER":
+                if not far:
+                    self.feed(Event.ANSWERED, at)
+            case "PROCEEDING":
+                pass
+            case status:
+                self.feed(Event.DIAL_ENDED, at, dial_status=status, far=far)
+
+
+@dataclass(slots=True)
+class Driver:
+    """Carries attempts through. It holds the ports, the attempt holds the facts."""
+
+    store: Store
+    pbx: Pbx
+    owner: str
+    policy: NumberPolicy
+    clock: Callable[[], datetime]
+
+    async def drive(self, attempt: Attempt) -> None:
+        """From the slot, or from where a dead process left it, to the end of the call."""
+        if attempt.adopted:
+            await self.look(attempt)
+        else:
+            await self._send(attempt)
+        await self._follow(attempt)
+
+    # --- before the call ---
+
+    async def _send(self, attempt: Attempt) -> None:
+        """Mark it sent, then originate, once; whatever fails before that releases or settles it."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, attempt.slot_at - loop.time()))
+        endpoint = self._endpoint(attempt)
+        if endpoint is None or not await self._may_send(attempt):
+            return
+        attempt.posting = True
+        try:
+            await self.pbx.originate(
+                attempt.id,
+                endpoint=endpoint,
+                caller_id=attempt.campaign.caller_id,
+                timeout_seconds=attempt.campaign.dial_timeout_seconds,
+                other_channel_id=attempt.far_id if attempt.trunk.is_local else None,
+            )
+        except Rejected as exc:
+            attempt.feed(Event.REFUSED, self.clock())
+            _log.info("originate refused", attempt=attempt.id, trunk=attempt.trunk.name, reason=str(exc))
+        except NotSent as exc:
+            attempt.verdict = Verdict.RELEASE
+            _log.info("originate not sent", attempt=attempt.id, reason=str(exc))
+        except Unavailable as exc:
+            # Perhaps it rings now. It is never sent again: events, or the deadline's question, tell its fate.
+            _log.warning("originate in doubt", attempt=attempt.id, reason=str(exc))
+        finally:
+            attempt.posting = False
+
+    def _endpoint(self, attempt: Attempt) -> str | None:
+        number = attempt.number
+        try:
+            return compliance.dial(attempt.trunk, number.dialed, identity=number.identity, policy=self.policy)
+        except Invalid as exc:
+            attempt.feed(Event.FORBIDDEN, self.clock(), value=exc.problems[0].reason)
+            return None
+
+    async def _may_send(self, attempt: Attempt) -> bool:
+        """The last look before the telephone rings: the period, then (in one script) the rest."""
+        now = self.clock()
+        if not opening(attempt.campaign.active_period, now).open or not self.pbx.connected:
+            attempt.verdict = Verdict.RELEASE
+            return False
+        # From here on the record may say SENT; a release undoes that only while we know that nothing was sent.
+        attempt.verdict = Verdict.RELEASE
+        reply = await self.store.calls.mark_sent(attempt.id, owner=self.owner, now=now.timestamp())
+        match reply.kind:
+            case SentKind.OK:
+                attempt.verdict = Verdict.SETTLE
+                attempt.call.dial_timeout_seconds = attempt.campaign.dial_timeout_seconds
+                attempt.feed(Event.MARK_SENT, self.clock())
+                return True
+            case SentKind.FORBIDDEN:
+                attempt.verdict = Verdict.SETTLE
+                attempt.feed(Event.FORBIDDEN, self.clock(), value=reply.reason)
+            case SentKind.STOPPED:
+                pass
+            case SentKind.GONE:
+                attempt.verdict = Verdict.LEAVE  # another daemon has taken it over
+        return False
+
+    # --- while it lives ---
+
+    async def _follow(self, attempt: Attempt) -> None:
+        call = attempt.call
+        noted: Phase | None = None
+        while not call.ended and call.phase is not Phase.CLAIMED and attempt.verdict is Verdict.SETTLE:
+            attempt.changed.clear()
+            if call.phase is Phase.ANSWERED and call.entered and attempt.flow_result is None:
+                await self._converse(attempt)
+            elif call.phase is Phase.RINGING and noted is not Phase.RINGING:
+                noted = Phase.RINGING
+                await self._note(attempt)
+            elif not await self._changed(attempt):
+                await self._overdue(attempt)
+
+    async def _note(self, attempt: Attempt) -> None:
+        """What a ringing call has shown so far. Not worth a wait: Asterisk can be asked after a crash."""
+        with suppress(Unavailable):
+            await self.store.calls.progress(attempt.id, attempt.call.to_fields(), now=self.clock().timestamp())
+
+    async def _changed(self, attempt: Attempt) -> bool:
+        """Wait for news; False when the deadline came first."""
+        campaign = attempt.campaign
+        deadline = next_deadline(
+            attempt.call, campaign.dial_timeout_seconds, campaign.max_call_duration_seconds
+        )
+        seconds = None if deadline is None else max(0.0, (deadline - self.clock()).total_seconds())
+        try:
+            async with asyncio.timeout(seconds):
+                await attempt.changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _overdue(self, attempt: Attempt) -> None:
+        """Nothing was heard for too long: ask, and end what should have ended."""
+        await self.look(attempt)
+        now = self.clock()
+        match attempt.call.phase:
+            case Phase.SENT | Phase.RINGING:
+                attempt.feed(Event.TIMED_OUT, now)
+                await self._hang_up(attempt, "no_answer")
+            case Phase.ANSWERED:
+                attempt.feed(Event.CANCELLED, now)
+                await self._hang_up(attempt, "normal")
+            case Phase.QUEUED | Phase.HANDED_OVER | Phase.CONNECTED:
+                attempt.feed(Event.ALIVE, now)
+            case Phase.CLAIMED | Phase.ENDED:
+                pass
+
+    async def _hang_up(self, attempt: Attempt, reason: HangupReason) -> None:
+        """Order the end and give its event a moment; the caller looks again."""
+        with suppress(Unavailable, Rejected, NotFound):
+            await self.pbx.hangup(attempt.id, reason)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ASK_AGAIN_SECONDS):
+                while not attempt.call.ended:
+                    attempt.changed.clear()
+                    await attempt.changed.wait()
+
+    async def look(self, attempt: Attempt) -> None:
+        """Ask Asterisk what has become of the channel, as often as it takes; for calls whose events were missed.
+
+        The attempt is registered before, so an event that overtakes the answer is not lost. Subscribing again
+        does no harm and brings the events of a channel whose application Asterisk had forgotten.
+        """
+        while not attempt.call.ended:
+            try:
+                snapshot = await self.pbx.channel(attempt.id)
+                if snapshot is not None:
+                    await self.pbx.subscribe(f"channel:{attempt.id}")
+                break
+            except (NotFound, Rejected):
+                continue  # it ended between the two questions
+            except Unavailable:
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+        else:
+            return
+        now = self.clock()
+        if snapshot is None:
+            attempt.feed(Event.UNKNOWN, now)
+        elif snapshot.state == "Up":
+            attempt.feed(Event.ANSWERED, now)
+            if snapshot.dialplan.app_name == "Stasis":
+                attempt.feed(Event.ENTERED, now)
+        elif snapshot.state == "Ringing":
+            attempt.feed(Event.RINGING, now)
+
+    # --- with the callee ---
+
+    async def _converse(self, attempt: Attempt) -> None:
+        """Run the flow; when it is over the call is, too, unless the callee was first."""
+        deadline = next_deadline(
+            attempt.call, attempt.campaign.dial_timeout_seconds, attempt.campaign.max_call_duration_seconds
+        )
+        seconds = None if deadline is None else max(0.0, (deadline - self.clock()).total_seconds())
+        try:
+            async with asyncio.timeout(seconds):
+                attempt.flow_result = await self._run_flow(attempt)
+        except TimeoutError:
+            attempt.feed(Event.CANCELLED, self.clock())
+            said = attempt.position or flows.Position(attempt.flow.start)
+            attempt.flow_result = flows.FlowResult.of(said)
+            _log.info("call too long", attempt=attempt.id)
+        while not attempt.call.ended:
+            await self._hang_up(attempt, "normal")
+            if not attempt.call.ended:
+                await self.look(attempt)
+
+    async def _run_flow(self, attempt: Attempt) -> flows.FlowResult:
+        async def record(position: flows.Position) -> None:
+            attempt.position = position
+            fields = {**attempt.call.to_fields(), "position": position.to_json()}
+            await self.store.calls.progress(attempt.id, fields, now=self.clock().timestamp())
+
+        async def opt_out() -> None:
+            now = self.clock().timestamp()
+            entry = DoNotCall(attempt.number.identity, reason="opt-out in a call", by=attempt.id, at=now)
+            await self.store.do_not_call.add(entry)
+
+        zone = ZoneInfo(attempt.campaign.active_period.timezone)
+        return await ivr.run(
+            attempt.flow,
+            attempt.position,
+            attempt_id=attempt.id,
+            attributes={name: str(value) for name, value in attempt.attributes.items()},
+            channel=_Channel(self.pbx, attempt.id),
+            inbox=attempt.inbox,
+            record=record,
+            opt_out=opt_out,
+            now=lambda: self.clock().astimezone(zone),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    """The callee's channel as ivr wants it."""
+
+    pbx: Pbx
+    id: AttemptId
+
+    async def play(self, playback_id: str, media: Sequence[str]) -> None:
+        await self.pbx.play(self.id, media, playback_id)
+
+    async def stop_playback(self, playback_id: str) -> None:
+        await self.pbx.stop_playback(playback_id)
+
+    async def is_playing(self, playback_id: str) -> bool:
+        return await self.pbx.is_playing(playback_id)
+
+    async def hangup(self) -> None:
+        await self.pbx.hangup(self.id)

@@ -1,0 +1,63 @@
+"""What this daemon knows at this instant. The engine's rooms share it; only they write it, and only in the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from dialer_engine.core.flow import Flow
+from dialer_engine.core.model import AttemptId, Campaign, CampaignId, TrunkName
+from dialer_engine.engine.attempt import Attempt
+from dialer_engine.engine.lanes import Lane, Line
+
+
+@dataclass(slots=True)
+class Board:
+    """`attempts` holds each claimed attempt from its claim to its settlement: slots are records, not counters."""
+
+    lanes: dict[TrunkName, Lane]
+    lines: dict[CampaignId, Line] = field(default_factory=dict)
+    usable: dict[CampaignId, tuple[Campaign, Flow]] = field(default_factory=dict)  # in whatever state
+    attempts: dict[AttemptId, Attempt] = field(default_factory=dict)
+    channels: dict[str, Attempt] = field(default_factory=dict)  # also by the far half of a Local/ channel
+    claiming: set[AttemptId] = field(default_factory=set)  # asked for, not answered yet
+    store_trouble: str | None = "not yet asked"
+    strays: bool = True  # Redis may hold attempts of ours that are not in `attempts`
+    pbx_up: bool = False
+    stopped: bool = False
+    draining: bool = False
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    look: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def register(self, attempt: Attempt) -> None:
+        """Before the first await after the claim: from now on its end settles it."""
+        self.attempts[attempt.id] = attempt
+        self.channels[attempt.id] = attempt
+        if attempt.trunk.is_local:
+            self.channels[attempt.far_id] = attempt
+        self._count(attempt, +1)
+
+    def forget(self, attempt: Attempt) -> None:
+        """Settled, released or left to somebody else."""
+        if self.attempts.pop(attempt.id, None) is None:
+            return
+        self.channels.pop(attempt.id, None)
+        self.channels.pop(attempt.far_id, None)
+        self._count(attempt, -1)
+        self.wake.set()
+
+    def _count(self, attempt: Attempt, change: int) -> None:
+        line, lane = self.lines.get(attempt.campaign.id), self.lanes.get(attempt.trunk.name)
+        if line is not None:
+            line.own += change
+        if lane is not None:
+            lane.own += change
+            lane.unheard.discard(attempt.id)
+
+    def own_calls(self, campaign: CampaignId) -> int:
+        return sum(attempt.campaign.id == campaign for attempt in self.attempts.values())
+
+    def trouble(self, reason: str) -> None:
+        """Redis failed us: nothing new until a heartbeat gets through, and what was under way is in doubt."""
+        self.store_trouble = reason
+        self.strays = True

@@ -1,0 +1,389 @@
+"""The engine: recover, then for ever look, plan, claim, follow; at the end, drain.
+
+It is the only writer of live state. Events never change a plan, they only wake the loop. Attempts fail alone and
+are settled by `_ended` however they came to their end; the root tasks of `run` fail together and end the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from dialer_engine import log
+from dialer_engine.ari import AriEvent, AriState, Connected, StasisStart
+from dialer_engine.core.call import Event, Phase
+from dialer_engine.core.compliance import NumberPolicy, normalise
+from dialer_engine.core.model import AttemptId, CampaignId, Trunk, TrunkName
+from dialer_engine.core.pacing import Plan
+from dialer_engine.core.trunk import Bucket
+from dialer_engine.engine.attempt import Attempt, Driver, Pbx, Verdict
+from dialer_engine.engine.board import Board
+from dialer_engine.engine.following import Follower
+from dialer_engine.engine.lanes import Lane
+from dialer_engine.engine.passes import LEASE_SECONDS, Planner
+from dialer_engine.engine.recovery import Recovery
+from dialer_engine.engine.settling import Settler
+from dialer_engine.errors import NotFound, Rejected, Unavailable
+from dialer_engine.metrics import Metrics
+from dialer_engine.store import Store
+
+TICK_SECONDS = 0.5
+"""A pass runs at least so often, whatever is heard."""
+FLOOR_SECONDS = 0.02
+"""And at most so often: a burst of events is one reason to look."""
+HEARTBEAT_SECONDS = 1.0
+CLOCK_TOLERANCE_SECONDS = 2.0
+"""A daemon whose clock is further off Redis' claims nothing (spec section 8)."""
+EXTEND_SECONDS = 20.0
+RECOVER_SECONDS = 15.0
+DEAD_AFTER_SECONDS = 30.0
+"""A daemon whose heartbeat is older is dead; its attempts are taken over when their leases have run out, too."""
+RUNG_ENOUGH_SECONDS = 15.0
+"""While no events come, lines that have rung so long are cut: nobody would hear them answer. Never sooner."""
+LAST_WRITES_SECONDS = 5.0
+
+_log = log.get("engine")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the engine is told by the configuration."""
+
+    owner: str
+    trunks: Mapping[TrunkName, Trunk]
+    default_trunk: TrunkName
+    numbers: NumberPolicy
+
+
+class Engine:
+    """One daemon's dialing. `connect` makes the PBX port, given where to hand events and changes of connection."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        store: Store,
+        connect: Callable[[Callable[[AriEvent], None], Callable[[AriState], None]], Pbx],
+        *,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], AttemptId],
+        metrics: Metrics,
+    ) -> None:
+        self._owner = settings.owner
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self.pbx = pbx = connect(self.hear, self.hear_state)
+        self._numbers = settings.numbers
+        self.last_pass_at = 0.0
+        owner = settings.owner
+        lanes = {name: Lane(trunk, Bucket(trunk.calls_per_second)) for name, trunk in settings.trunks.items()}
+        self._board = board = Board(lanes)
+        self._driver = Driver(store, pbx, owner, settings.numbers, clock)
+        self._settler = Settler(store, pbx, board, owner, clock, metrics)
+        self._planner = Planner(store, board, owner, clock, new_id, self._start, metrics)
+        self._recovery = Recovery(store, board, owner, clock, self._start)
+        self._follower = Follower(
+            store,
+            board,
+            settings.default_trunk,
+            lambda number: normalise(number, self._numbers),
+            clock,
+            metrics,
+        )
+        self._driving: dict[AttemptId, asyncio.Task[None]] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+        self._drain = asyncio.Event()
+        self._drain_until: float | None = None
+
+    # --- what others may ask ---
+
+    @property
+    def plans(self) -> Mapping[CampaignId, Plan]:
+        """The last decision for each running campaign."""
+        return {campaign: line.plan for campaign, line in self._board.lines.items() if line.plan}
+
+    @property
+    def live(self) -> int:
+        """Attempts of this daemon, claimed and not settled."""
+        return len(self._board.attempts)
+
+    def why_not_ready(self) -> str | None:
+        """Why nothing new may be dialed by this daemon, in a sentence; None when it may."""
+        board = self._board
+        if board.draining:
+            return "draining: no new calls are started"
+        if board.store_trouble is not None:
+            return f"Redis: {board.store_trouble}"
+        return None if board.pbx_up else f"Asterisk: {getattr(self.pbx.state, 'reason', 'not connected')}"
+
+    def wake(self) -> None:
+        """Something in Redis may have changed: look sooner."""
+        self._board.look.set()
+
+    def take(self, settings: EngineSettings) -> None:
+        """Go on with these trunks and number rules; calls under way keep the ones they were claimed with."""
+        self._numbers = self._driver.policy = settings.numbers
+        self._follower.default_trunk = settings.default_trunk
+        lanes = self._board.lanes
+        for name, trunk in settings.trunks.items():
+            if name in lanes:
+                lanes[name].trunk, lanes[name].bucket.rate = trunk, trunk.calls_per_second
+            else:
+                lanes[name] = Lane(trunk, Bucket(trunk.calls_per_second))
+        for name in lanes.keys() - settings.trunks.keys():
+            del lanes[name]
+        self._board.look.set()
+
+    # --- the life of the daemon ---
+
+    async def run(self) -> None:
+        """Until drained. Whatever a root task raises ends the others, and this."""
+        self.last_pass_at = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as roots:
+            tasks = [
+                roots.create_task(root)
+                for root in (self._keep_alive(), self._follower.run(), self._pass_for_ever(), self._outages())
+            ]
+            await self._drained()
+            for task in tasks:
+                task.cancel()
+
+    def drain(self, seconds: float | None) -> None:
+        """No new calls from now on; `run` ends with the last live one, or after so long (None: never before).
+
+        What lives then is left to the next start, which adopts it. Called again, the new time counts from now.
+        """
+        self._board.draining = True
+        self._drain_until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        self._board.wake.set()
+        self._drain.set()
+        _log.info("draining", live=self.live, seconds=seconds)
+
+    async def _drained(self) -> None:
+        await self._drain.wait()
+        loop = asyncio.get_running_loop()
+        while self._board.attempts and (self._drain_until is None or loop.time() < self._drain_until):
+            await asyncio.sleep(FLOOR_SECONDS)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Let go of what lives; results of what has ended are still written, if Redis takes them now."""
+        for attempt in self._board.attempts.values():
+            if not attempt.call.ended and attempt.call.phase is not Phase.CLAIMED:
+                attempt.verdict = Verdict.LEAVE
+        left = list(self._driving.values())
+        for task in left:
+            task.cancel()
+        _log.info("leaving", calls=len(left))
+        await asyncio.gather(*left, return_exceptions=True)
+        pending = [errand for errand in self._errands if not errand.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=LAST_WRITES_SECONDS)
+
+    async def _pass_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            # Cleared before the truth is read: what is told during the pass causes another one.
+            self._board.wake.clear()
+            began = loop.time()
+            await self._planner.run_pass()
+            self._refill()
+            self.last_pass_at = loop.time()
+            took = self.last_pass_at - began
+            self._metrics.passed(took, overrun=took > TICK_SECONDS)
+            await asyncio.sleep(max(0.0, FLOOR_SECONDS - took))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._board.wake.wait()
+
+    def _pause(self) -> float:
+        """Until the first instant at which a plan says that its limit may be gone, the tick at most."""
+        now = self._clock()
+        instants = [line.plan.next_at for line in self._board.lines.values() if line.plan and line.plan.next_at]
+        return min([TICK_SECONDS, *(max(0.0, (at - now).total_seconds()) for at in instants)])
+
+    def _refill(self) -> None:
+        now = self._clock().timestamp()
+        if self._board.store_trouble is not None:
+            return
+        for line in self._board.lines.values():
+            if line.supply.wants_refill(now):
+                line.supply.refilling = True
+                self._errand(self._refill_one(line.supply.refill(now)))
+
+    async def _refill_one(self, refill: Coroutine[None, None, None]) -> None:
+        try:
+            await refill
+        except Unavailable as exc:
+            self._board.trouble(exc.reason)
+        self._board.wake.set()
+
+    async def _keep_alive(self) -> None:
+        """Heartbeats, leases, the clock, and attempts of ours that nobody drives."""
+        due: dict[Callable[[], Coroutine[None, None, None]], tuple[float, float]] = {
+            self._beat: (HEARTBEAT_SECONDS, 0.0),
+            self._extend: (EXTEND_SECONDS, 0.0),
+            self._recover: (RECOVER_SECONDS, 0.0),
+        }
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                for act, (every, at) in due.items():
+                    if loop.time() >= at or (act == self._recover and self._board.strays):
+                        await act()
+                        due[act] = every, loop.time() + every
+            except Unavailable as exc:
+                self._board.trouble(exc.reason)
+                self._metrics.port("redis", up=False)
+            await asyncio.sleep(HEARTBEAT_SECONDS / 4)
+
+    async def _beat(self) -> None:
+        now = self._clock().timestamp()
+        await self._store.calls.heartbeat(self._owner, now=now)
+        offset = await self._store.clock_offset_seconds(lambda: self._clock().timestamp())
+        if abs(offset) > CLOCK_TOLERANCE_SECONDS:
+            self._board.store_trouble = f"this host's clock is {offset:+.1f} s off Redis': set it right"
+        elif not self._board.strays:
+            self._redis_is_back()
+
+    def _redis_is_back(self) -> None:
+        if self._board.store_trouble is not None:
+            self._board.store_trouble = None
+            self._board.look.set()
+            self._board.wake.set()
+        self._metrics.port("redis", up=True)
+
+    async def audit(self) -> None:
+        """Ask Asterisk about every call that has been quiet since the last time: no event may be lost for good."""
+        if self._board.pbx_up:
+            for attempt in list(self._board.attempts.values()):
+                if not attempt.posting and attempt.call.phase is not Phase.CLAIMED and not attempt.call.ended:
+                    self._errand(self._driver.look(attempt))
+
+    async def _extend(self) -> None:
+        deadline = self._clock().timestamp() + LEASE_SECONDS
+        await self._store.calls.extend(self._owner, list(self._board.attempts), deadline=deadline)
+
+    async def _recover(self) -> None:
+        """Only when all of ours are accounted for may anything new be dialed."""
+        await self._recovery.run(lease_seconds=LEASE_SECONDS, dead_after_seconds=DEAD_AFTER_SECONDS)
+        self._board.strays = False
+
+    # --- what Asterisk says ---
+
+    def hear(self, event: AriEvent) -> None:
+        """In the order of the wire, and into the facts at once."""
+        attempt = self._board.channels.get(event.channel_id) or self._far_side(event)
+        if attempt is None:
+            if isinstance(event, StasisStart):
+                self._errand(self._stray(event.channel_id))
+            return
+        illegal = attempt.call.illegal
+        attempt.hear(event, self._clock())
+        if attempt.call.illegal > illegal:
+            self._metrics.illegal_event()
+        self._hear_trunk(attempt)
+        if attempt.call.ended:
+            self._board.wake.set()
+
+    def _far_side(self, event: AriEvent) -> Attempt | None:
+        """A leg dialed by the far half of a Local/ channel is told under its caller."""
+        caller = getattr(event, "caller_channel_id", "")
+        return self._board.channels.get(caller) if caller else None
+
+    def _hear_trunk(self, attempt: Attempt) -> None:
+        """The first sign of life of a call shows that its trunk works."""
+        call = attempt.call
+        if attempt.heard or not (call.rang or call.was_answered):
+            return
+        lane = self._board.lanes.get(attempt.trunk.name)
+        attempt.heard = True
+        if lane is not None:
+            lane.unheard.discard(attempt.id)
+            was_closed = lane.brake.closed
+            lane.brake.passed(asyncio.get_running_loop().time(), attempt.number.identity)
+            if was_closed:
+                self._metrics.trunk(lane.trunk.name, closed=False)
+                _log.warning("trunk opened", trunk=lane.trunk.name)
+            self._board.wake.set()
+
+    async def _stray(self, channel_id: str) -> None:
+        """A call in our application that nobody drives: from before a crash, or nobody's. Silence is not an option."""
+        with suppress(Unavailable, Rejected, NotFound):
+            await self._recover()
+            if channel_id not in self._board.channels:
+                _log.warning("stray call hung up", channel=channel_id)
+                await self.pbx.hangup(channel_id)
+
+    def hear_state(self, state: AriState) -> None:
+        """Connected or lost. After a connection every call is looked at: events were missed."""
+        self._board.pbx_up = isinstance(state, Connected)
+        self._metrics.port("ari", up=self._board.pbx_up)
+        self._board.wake.set()
+        if not isinstance(state, Connected):
+            _log.warning("asterisk lost", reason=state.reason)
+            return
+        _log.info("asterisk connected", startup_time=state.startup_time, restarted=state.restarted)
+        for attempt in self._board.attempts.values():
+            if attempt.call.phase is Phase.CLAIMED or attempt.call.ended:
+                continue
+            if state.restarted:
+                attempt.feed(Event.PBX_LOST, self._clock())
+            elif not attempt.posting:
+                self._errand(self._driver.look(attempt))
+
+    async def _outages(self) -> None:
+        """While no events come, cut the lines that have rung long enough: an answer would not be heard."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self._board.pbx_up:
+                continue
+            now = self._clock()
+            for attempt in list(self._board.attempts.values()):
+                if _rung_enough(attempt, now):
+                    attempt.feed(Event.CANCELLED, now)
+                    self._errand(self._cut(attempt))
+
+    async def _cut(self, attempt: Attempt) -> None:
+        with suppress(Unavailable, Rejected, NotFound):
+            await self.pbx.hangup(attempt.id, "no_answer")
+
+    # --- tasks and their owner ---
+
+    def _start(self, attempt: Attempt) -> None:
+        """The attempt is on the board already; its task's end, even before its first step, settles it."""
+        task = asyncio.create_task(self._driver.drive(attempt), name=f"attempt {attempt.id}")
+        self._driving[attempt.id] = task
+        task.add_done_callback(lambda done: self._ended(attempt, done))
+
+    def _ended(self, attempt: Attempt, done: asyncio.Task[None]) -> None:
+        del self._driving[attempt.id]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            known = isinstance(error, Unavailable)
+            _log.error(
+                "attempt failed", attempt=attempt.id, reason=str(error), exc_info=None if known else error
+            )
+            if isinstance(error, Unavailable) and error.port == "redis":
+                self._board.trouble(error.reason)
+        self._errand(self._settler.end(attempt))
+
+    def _errand(self, errand: Coroutine[None, None, None]) -> None:
+        """A short task of the engine's own; it is kept until it is done, and its failure is told."""
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errand_done)
+
+    def _errand_done(self, task: asyncio.Task[None]) -> None:
+        self._errands.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("errand failed", exc_info=error)
+
+
+def _rung_enough(attempt: Attempt, now: datetime) -> bool:
+    call = attempt.call
+    since = call.times.originated_at
+    waiting = call.phase in (Phase.SENT, Phase.RINGING) and not call.cancelled_by_us
+    return waiting and since is not None and (now - since).total_seconds() >= RUNG_ENOUGH_SECONDS

@@ -1,0 +1,168 @@
+"""Follows what stands in Redis: definitions, states, commands of other programs, IVRs. Everybody obeys it.
+
+A wake-up only says "look sooner"; the truth is one snapshot of all campaigns, read at least once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dialer_engine import log
+from dialer_engine.core.flow import Flow, parse_flow
+from dialer_engine.core.model import Campaign, CampaignId, CampaignState, IvrId, TrunkName
+from dialer_engine.core.trunk import Bucket
+from dialer_engine.engine.board import Board
+from dialer_engine.engine.lanes import Lane, Line
+from dialer_engine.engine.supply import Identify, Supply
+from dialer_engine.errors import DialerError, Invalid, NotFound, Problem, Unavailable
+from dialer_engine.metrics import Metrics
+from dialer_engine.store import Store
+from dialer_engine.store.records import CampaignView, Snapshot
+
+LOOK_SECONDS = 1.0
+"""Another program that writes without a wake-up is noticed after so long."""
+
+_log = log.get("campaigns")
+
+
+@dataclass(slots=True)
+class Follower:
+    store: Store
+    board: Board
+    default_trunk: TrunkName
+    identify: Identify
+    clock: Callable[[], datetime]
+    metrics: Metrics
+    _flows: dict[IvrId, tuple[Mapping[str, object] | None, Flow | Invalid]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """A root task: look, for ever."""
+        while True:
+            self.board.look.clear()
+            with suppress(Unavailable):
+                await self.look()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self.board.look.wait()
+
+    async def look(self) -> None:
+        """Take over what stands in Redis. Raises Unavailable, and then nothing has changed here."""
+        snapshot = await self._load()
+        if snapshot.commands:
+            for reply in await self.store.campaigns.obey(now=self._epoch()):
+                _log.info("command obeyed", reply=str(reply), refused=isinstance(reply, DialerError))
+            snapshot = await self._load()
+        self.board.stopped = snapshot.stopped
+        for name, lane in self.board.lanes.items():
+            lane.others = max(0, snapshot.trunk_live.get(name, 0) - lane.own)
+        await self._read_flows({view.definition.ivr for view in snapshot.campaigns.values() if view.definition})
+        for view in snapshot.campaigns.values():
+            await self._follow(view)
+        self._forget(snapshot)
+        await self._complete_the_drained()
+        self.board.wake.set()
+
+    async def _load(self) -> Snapshot:
+        return await self.store.campaigns.load(trunks=tuple(self.board.lanes), now=self._epoch())
+
+    async def _follow(self, view: CampaignView) -> None:
+        try:
+            campaign, flow, lane = self._usable(view)
+        except Invalid as exc:
+            self._drop(view.id)
+            await self._tell_invalid(view, str(exc))
+            return
+        self.board.usable[view.id] = campaign, flow
+        if view.state is CampaignState.INVALID:
+            if await self.store.campaigns.set_valid(view.id, now=self._epoch()):
+                _log.info("campaign valid again", campaign=view.id)
+                self.board.look.set()
+        elif view.state is CampaignState.RUNNING:
+            self._go_on(view, campaign, flow, lane)
+        if view.state is not CampaignState.RUNNING:
+            self._drop(view.id)
+
+    def _usable(self, view: CampaignView) -> tuple[Campaign, Flow, Lane]:
+        """Everything a campaign needs, or Invalid with what is wrong."""
+        campaign = view.definition
+        if campaign is None:
+            raise Invalid(view.problems)
+        lane = self.board.lanes.get(campaign.trunk or self.default_trunk)
+        if lane is None:
+            raise Invalid([Problem("trunk", f"there is no trunk {campaign.trunk!r} in the configuration")])
+        _, flow = self._flows[campaign.ivr]
+        if isinstance(flow, Invalid):
+            raise flow
+        return campaign, flow, lane
+
+    async def _read_flows(self, ivrs: set[IvrId]) -> None:
+        """The flows of these IVRs in one round trip, parsed again only when a document has changed."""
+        names = sorted(ivrs)
+        documents = await asyncio.gather(*map(self._document, names))
+        read: dict[IvrId, tuple[Mapping[str, object] | None, Flow | Invalid]] = {}
+        for ivr, document in zip(names, documents, strict=True):
+            known = self._flows.get(ivr)
+            read[ivr] = known if known and known[0] == document else (document, _parse(ivr, document))
+        self._flows = read
+
+    async def _document(self, ivr: IvrId) -> Mapping[str, object] | None:
+        try:
+            return (await self.store.ivrs.load(ivr)).document
+        except NotFound:
+            return None
+
+    async def _tell_invalid(self, view: CampaignView, reason: str) -> None:
+        if view.state is CampaignState.INVALID and view.reason == reason:
+            return
+        await self.store.campaigns.set_invalid(view.id, reason, now=self._epoch())
+        _log.error("campaign invalid", campaign=view.id, reason=reason)
+
+    def _go_on(self, view: CampaignView, campaign: Campaign, flow: Flow, lane: Lane) -> None:
+        line = self.board.lines.get(view.id)
+        if line is None or line.view.run != view.run:
+            supply = Supply(view, self.store, self.identify)
+            bucket = Bucket(campaign.calls_per_second)
+            line = Line(view, campaign, flow, lane, supply, bucket, own=self.board.own_calls(view.id))
+            self.board.lines[view.id] = line
+            _log.info("campaign runs", campaign=view.id, run=view.run)
+        if line.campaign is not campaign or line.lane is not lane:
+            line.redefine(campaign, lane)
+        line.flow = flow
+        line.supply.follow(view)
+        line.view = view
+        line.others = max(0, view.live - line.own)
+
+    def _drop(self, campaign: CampaignId) -> None:
+        line = self.board.lines.pop(campaign, None)
+        if line is not None:
+            self.metrics.forget(campaign)
+            _log.info("campaign stands", campaign=campaign)
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        for campaign in self.board.usable.keys() - snapshot.campaigns.keys():
+            del self.board.usable[campaign]
+            self._drop(campaign)
+
+    async def _complete_the_drained(self) -> None:
+        for line in list(self.board.lines.values()):
+            if line.is_complete and await self.store.campaigns.complete(
+                line.campaign.id, line.view.run, line.supply.places, now=self._epoch()
+            ):
+                _log.info("campaign completed", campaign=line.campaign.id, run=line.view.run)
+                self._drop(line.campaign.id)
+
+    def _epoch(self) -> float:
+        return self.clock().timestamp()
+
+
+def _parse(ivr: IvrId, document: Mapping[str, object] | None) -> Flow | Invalid:
+    if document is None:
+        return Invalid([Problem("ivr", f"there is no IVR {ivr!r}")])
+    try:
+        return parse_flow(document)
+    except Invalid as exc:
+        return Invalid([Problem(f"ivr {ivr}: {problem.place}", problem.reason) for problem in exc.problems])

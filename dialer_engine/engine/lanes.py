@@ -1,0 +1,124 @@
+"""What a pass reads: the campaigns that run and the trunks that carry them, as this daemon knows them.
+
+Nothing here is the truth. Redis holds it, every claim is checked against it, and every snapshot and every reply
+of a claim brings these views back to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from dialer_engine.core.flow import Flow
+from dialer_engine.core.model import AttemptId, Campaign, Trunk, WhenDone
+from dialer_engine.core.pacing import CampaignFacts, Plan, TrunkFacts
+from dialer_engine.core.schedule import Opening, opening
+from dialer_engine.core.trunk import Brake, Bucket
+from dialer_engine.engine.supply import Supply
+from dialer_engine.store.records import CampaignView
+
+AHEAD_SECONDS = 0.02
+"""A pass claims the calls whose slots come before the next pass may run; each waits for its slot."""
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A trunk: its brake, its rate, and who is on it."""
+
+    trunk: Trunk
+    bucket: Bucket
+    brake: Brake = field(default_factory=Brake)
+    own: int = 0  # attempts of this daemon, claimed and not settled
+    others: int = 0  # of the other daemons, as the last reply told
+    unheard: set[AttemptId] = field(default_factory=set)  # on their way, neither rang nor ended
+
+    def facts(self, now: datetime, mono: float) -> TrunkFacts:
+        brake, tokens = self.brake, tokens_ahead(self.bucket, mono)
+        return TrunkFacts(
+            name=self.trunk.name,
+            live=self.own + self.others,
+            capacity=self.trunk.capacity,
+            tokens=tokens,
+            tokens_at=at_wall(self.bucket.next_at(mono), now, mono) if tokens == 0 else None,
+            unheard_room=brake.room(len(self.unheard), mono),
+            closed=brake.closed,
+            probe_allowed=brake.closed and brake.may_dial(mono),
+            probe_at=at_wall(brake.probe_due_at, now, mono),
+            last_code=brake.last_code,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """A RUNNING campaign: its definition, its flow, its contacts and its last plan."""
+
+    view: CampaignView
+    campaign: Campaign
+    flow: Flow
+    lane: Lane
+    supply: Supply
+    bucket: Bucket
+    own: int = 0
+    others: int = 0
+    plan: Plan | None = None
+    last_started_at: datetime | None = None
+    _opening: Opening | None = None
+
+    def opening(self, now: datetime) -> Opening:
+        """May it dial, remembered until the answer may change."""
+        known = self._opening
+        if known is None or (known.until is not None and now >= known.until):
+            known = self._opening = opening(self.campaign.active_period, now)
+        return known
+
+    @property
+    def is_complete(self) -> bool:
+        """Read to the end, nothing waiting, nothing live; Redis has the last word."""
+        done = self.supply.drained and not self.own and not self.others
+        return done and self.campaign.when_done is WhenDone.COMPLETE
+
+    def redefine(self, campaign: Campaign, lane: Lane) -> None:
+        """An edit takes effect at once: pace, period, rules, trunk."""
+        self.campaign, self.lane, self._opening = campaign, lane, None
+        self.bucket.rate = campaign.calls_per_second
+
+    def facts(self, now: datetime, mono: float) -> CampaignFacts:
+        open_ = self.opening(now)
+        tokens = tokens_ahead(self.bucket, mono)
+        next_due = self.supply.next_due_at
+        return CampaignFacts(
+            id=self.campaign.id,
+            trunk=self.lane.trunk.name,
+            priority=self.campaign.priority,
+            due=self.supply.ready,
+            live=self.own + self.others,
+            max_channels=self.campaign.max_channels,
+            open=open_.open,
+            until=open_.until,
+            ready=tokens,
+            ready_at=at_wall(self.bucket.next_at(mono), now, mono) if tokens == 0 else None,
+            next_due_at=None if next_due is None else datetime.fromtimestamp(next_due, UTC),
+            last_started_at=self.last_started_at,
+            endpoint=self.campaign.endpoint.type,
+        )
+
+    def slot(self, mono: float) -> float:
+        """The next instant that both rates allow, used up by this call."""
+        at = max(self.bucket.next_at(mono), self.lane.bucket.next_at(mono))
+        self.bucket.take(at)
+        self.lane.bucket.take(at)
+        return at
+
+
+def tokens_ahead(bucket: Bucket, mono: float) -> int | None:
+    """Calls whose slots come within AHEAD_SECONDS; None: as many as you like."""
+    if bucket.rate is None:
+        return None
+    left = mono + AHEAD_SECONDS - bucket.next_at(mono)
+    return 0 if left < 0 else 1 + math.floor(left * bucket.rate)
+
+
+def at_wall(at: float | None, now: datetime, mono: float) -> datetime | None:
+    """An instant of the loop's clock as one of the wall's."""
+    return None if at is None or not math.isfinite(at) else now + timedelta(seconds=at - mono)

@@ -1,0 +1,107 @@
+"""What a dead process left behind, or a lost reply: attempts under our name that nobody drives.
+
+Claimed and not sent: Redis has made them due again, unchanged. Sent: they are on the board again, and their
+driver asks Asterisk. Ringing ones are adopted, answered ones go on at the block last recorded, and what Asterisk
+does not know any more is settled as UNKNOWN with everything recorded so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from dialer_engine import log
+from dialer_engine.core.call import Call, Event
+from dialer_engine.core.compliance import Number
+from dialer_engine.core.flow import Flow, FlowResult, Position
+from dialer_engine.core.flow.blocks import HangUpBlock
+from dialer_engine.core.model import ActivePeriod, Campaign, IvrId, Trunk
+from dialer_engine.engine.attempt import Attempt
+from dialer_engine.engine.board import Board
+from dialer_engine.store import Store
+from dialer_engine.store.records import AttemptRecord
+
+_log = log.get("recovery")
+
+_NO_FLOW = Flow("gone", "end", {"end": HangUpBlock()})
+"""For a call whose campaign or IVR cannot be used any more: it is hung up, with what it has said so far."""
+
+
+@dataclass(slots=True)
+class Recovery:
+    store: Store
+    board: Board
+    owner: str
+    clock: Callable[[], datetime]
+    start: Callable[[Attempt], None]
+
+    async def run(self, *, lease_seconds: float, dead_after_seconds: float) -> None:
+        """Find them and carry them on. Raises Unavailable."""
+        found = await self.store.calls.recover(
+            self.owner,
+            known=[*self.board.attempts, *self.board.claiming],
+            lease_seconds=lease_seconds,
+            dead_after_seconds=dead_after_seconds,
+            now=self.clock().timestamp(),
+        )
+        for record in found.attempts:
+            if record.id not in self.board.attempts:
+                self._adopt(record)
+        if found.attempts or found.released:
+            _log.warning("recovered", adopted=len(found.attempts), released=found.released)
+            for line in self.board.lines.values():
+                line.supply.look_again()
+
+    def _adopt(self, record: AttemptRecord) -> None:
+        attempt = self._revive(record)
+        self.board.register(attempt)
+        self.start(attempt)
+
+    def _revive(self, record: AttemptRecord) -> Attempt:
+        campaign, flow = self.board.usable.get(record.campaign, (_bare_campaign(record), _NO_FLOW))
+        position = _position(record)
+        lane = self.board.lanes.get(record.trunk)
+        attempt = Attempt(
+            id=record.id,
+            campaign=campaign,
+            run=record.run,
+            due=record.due,
+            trunk=lane.trunk if lane else Trunk(record.trunk, "PJSIP/${num}"),
+            number=Number(record.number, record.number, record.identity),
+            attributes=orjson.loads(record.attributes),
+            flow=flow,
+            adopted=True,
+            heard=True,
+            call=_call(record),
+            position=position,
+        )
+        attempt.call.dial_timeout_seconds = campaign.dial_timeout_seconds
+        if position is not None and position.end:
+            attempt.flow_result = FlowResult.of(position)
+        if record.forbidden is not None:
+            attempt.feed(Event.FORBIDDEN, self.clock(), value=record.forbidden)
+        return attempt
+
+
+def _call(record: AttemptRecord) -> Call:
+    """The facts as last written; a call that had shown nothing yet was sent, and no more is known."""
+    call = Call.from_fields({**record.progress, "phase": "CLAIMED"}) if record.forbidden else None
+    if call is not None:
+        return call
+    call = Call.from_fields(record.progress) if "phase" in record.progress else Call()
+    if record.sent_at is not None:
+        call.feed(Event.MARK_SENT, datetime.fromtimestamp(record.sent_at, UTC))
+    return call
+
+
+def _position(record: AttemptRecord) -> Position | None:
+    text = record.progress.get("position")
+    return Position.from_json(text) if text else None
+
+
+def _bare_campaign(record: AttemptRecord) -> Campaign:
+    period = ActivePeriod(0, 0, frozenset(range(1, 8)), "UTC")
+    return Campaign(record.campaign, "", "", period, (), IvrId(""))

@@ -1,0 +1,195 @@
+"""The end of an attempt: what it came to, what follows for its contact, and both written down exactly once.
+
+The writing is retried until Redis takes it; the attempt stays on the board meanwhile, so that no more results
+can wait than there were live calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dialer_engine import log
+from dialer_engine.core import reschedule
+from dialer_engine.core.call import Phase, outcome
+from dialer_engine.core.model import Due, Outcome, RescheduleRule
+from dialer_engine.core.trunk import code_text, counts_against_trunk, got_through
+from dialer_engine.engine.attempt import Attempt, Pbx, Verdict
+from dialer_engine.engine.board import Board
+from dialer_engine.errors import NotFound, Rejected, Unavailable
+from dialer_engine.metrics import Metrics
+from dialer_engine.store import Store
+from dialer_engine.store.records import Closed, Next, RedialAt
+
+RETURN_SECONDS = 10.0
+"""A contact refused before an INVITE comes back after so long: others show meanwhile whether it is the trunk."""
+BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0)
+HANGUP_TRIES = 5
+
+_log = log.get("settling")
+
+
+@dataclass(slots=True)
+class Settler:
+    store: Store
+    pbx: Pbx
+    board: Board
+    owner: str
+    clock: Callable[[], datetime]
+    metrics: Metrics
+
+    async def end(self, attempt: Attempt) -> None:
+        """What the attempt's task has left to do, however it ended."""
+        match attempt.verdict:
+            case Verdict.SETTLE:
+                await self._settle(attempt)
+            case Verdict.RELEASE:
+                await self._until_written(lambda: self.store.calls.release(attempt.id, owner=self.owner))
+                self._returned(attempt)
+            case Verdict.LEAVE:
+                pass
+        self.board.forget(attempt)
+
+    async def _settle(self, attempt: Attempt) -> None:
+        await self._silence(attempt)
+        result = outcome(attempt.call, attempt.flow_result)
+        self._judge_trunk(attempt, result)
+        line = self.board.lines.get(attempt.campaign.id)
+        campaign = (
+            line.campaign if line is not None else attempt.campaign
+        )  # an edit of the rules counts at once
+        following = after(attempt, result, campaign.reschedule_rules, campaign.max_total_attempts, self.clock())
+        written = await self._until_written(
+            lambda: self.store.calls.settle(
+                attempt.id,
+                result=item(attempt, result),
+                next=following,
+                now=self._epoch(),
+                counters=("answered",) if attempt.call.was_answered else (),
+            )
+        )
+        if line is not None and isinstance(following, RedialAt):
+            line.supply.hear_of(following.at)
+        if written:
+            self.metrics.settled(attempt.campaign.id, result.status)
+        _log.info(
+            "settled",
+            campaign=attempt.campaign.id,
+            attempt=attempt.id,
+            number=attempt.number.submitted,
+            status=result.status,
+            ext_status=result.ext_status,
+            cause=result.cause,
+            sip_code=result.sip_code,
+            first=written,
+        )
+
+    async def _silence(self, attempt: Attempt) -> None:
+        """No call may outlive its attempt: when the task failed, or was cancelled, the channel is still there."""
+        if attempt.call.ended or attempt.call.phase is Phase.CLAIMED:
+            return
+        for _ in range(HANGUP_TRIES):
+            try:
+                await self.pbx.hangup(attempt.id)
+            except Unavailable:
+                await asyncio.sleep(BACKOFF_SECONDS[-1])
+            except (Rejected, NotFound):
+                return
+            else:
+                return
+
+    def _judge_trunk(self, attempt: Attempt, result: Outcome) -> None:
+        lane, mono = self.board.lanes.get(attempt.trunk.name), asyncio.get_running_loop().time()
+        if lane is None or attempt.heard:
+            return
+        attempt.heard = True
+        was_closed = lane.brake.closed
+        if counts_against_trunk(result, attempt.call.refused):
+            code = code_text(result, attempt.call.refused)
+            lane.brake.refused(attempt.number.identity, code, mono)
+        elif got_through(result, attempt.call.rang):
+            lane.brake.passed(mono, attempt.number.identity)
+        if lane.brake.closed != was_closed:
+            self._tell_of_brake(attempt)
+
+    def _tell_of_brake(self, attempt: Attempt) -> None:
+        lane = self.board.lanes[attempt.trunk.name]
+        self.metrics.trunk(lane.trunk.name, closed=lane.brake.closed)
+        phrase = "trunk closed" if lane.brake.closed else "trunk opened"
+        _log.warning(phrase, trunk=lane.trunk.name, last_code=lane.brake.last_code)
+
+    def _returned(self, attempt: Attempt) -> None:
+        line = self.board.lines.get(attempt.campaign.id)
+        if line is not None:
+            line.supply.look_again()
+
+    async def _until_written(self, write: Callable[[], Awaitable[bool]]) -> bool:
+        """Every verb is idempotent, so a lost reply costs nothing but another try."""
+        for n in itertools.count():
+            try:
+                return await write()
+            except Unavailable as exc:
+                self.board.trouble(exc.reason)
+                await asyncio.sleep(BACKOFF_SECONDS[min(n, len(BACKOFF_SECONDS) - 1)])
+        raise AssertionError("a count has no end")
+
+    def _epoch(self) -> float:
+        return self.clock().timestamp()
+
+
+def after(
+    attempt: Attempt,
+    result: Outcome,
+    rules: tuple[RescheduleRule, ...],
+    max_total_attempts: int | None,
+    now: datetime,
+) -> Next:
+    """What follows for the contact."""
+    contact, counts = attempt.due.contact, attempt.due.counts
+    returned = reschedule.returned(counts) if attempt.call.refused else None
+    if returned is not None:
+        return RedialAt(Due(contact, returned), (now + timedelta(seconds=RETURN_SECONDS)).timestamp())
+    decision = reschedule.decide(
+        rules,
+        result,
+        counts,
+        now=now,
+        max_total_attempts=max_total_attempts,
+        was_answered=attempt.call.was_answered,
+    )
+    match decision:
+        case reschedule.Redial():
+            return RedialAt(Due(contact, decision.counts), decision.at.timestamp())
+        case reschedule.Close():
+            return Closed()
+
+
+def item(attempt: Attempt, result: Outcome) -> dict[str, object]:
+    """The result as spec section 7 shapes it; the store fills in what the attempt's record knows."""
+    times, said = attempt.call.times, attempt.flow_result
+    return {
+        "number": attempt.number.submitted,
+        "status": result.status,
+        "extStatus": result.ext_status,
+        "values": dict(said.values) if said else {},
+        "variables": dict(said.variables) if said else {},
+        "path": list(said.path) if said else [],
+        "notes": list(said.notes) if said else [],
+        "cause": result.cause,
+        "sipCode": result.sip_code,
+        "agent": None,
+        "recording": None,
+        "originatedAt": _iso(times.originated_at),
+        "ringingAt": _iso(times.ringing_at),
+        "answeredAt": _iso(times.answered_at),
+        "leftIvrAt": _iso(times.left_ivr_at),
+        "connectedAt": _iso(times.connected_at),
+        "endedAt": _iso(times.ended_at),
+    }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds")

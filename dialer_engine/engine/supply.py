@@ -1,0 +1,224 @@
+"""What one campaign may call next, held in memory so that a pass never waits for Redis.
+
+Redis is the truth: a candidate held here is only an offer, and the claim finds out whether it still stands. So a
+supply may be thrown away at any time, and two daemons may hold the same candidates.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dialer_engine.core.compliance import Number
+from dialer_engine.core.model import Due, ListId
+from dialer_engine.errors import Invalid
+from dialer_engine.store import Store
+from dialer_engine.store.contract import parse_row
+from dialer_engine.store.records import CampaignView, Candidate, Candidates, PinnedList, ReadRow, RefusedRow
+
+HELD = 200
+"""Contacts held ready: a second of the fastest campaign, and small enough to be read again after a crash."""
+BATCH = 500
+"""Rows read in one go: longer ones would hold up Redis' other clients."""
+LOOK_AGAIN_SECONDS = 1.0
+"""How often a list read to its end is looked at for rows another program has appended."""
+
+Identify = Callable[[str], Number]
+"""compliance.normalise under the configuration's policy. Raises Invalid for what may not be dialed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A contact that may be called now."""
+
+    due: Due
+    fresh: bool
+    number: Number
+    attributes: Mapping[str, object]
+
+
+class Supply:
+    """The contacts of one run of one campaign. Refilled by one task at a time; `take` never waits."""
+
+    def __init__(self, view: CampaignView, store: Store, identify: Identify) -> None:
+        self._campaign = view.id
+        self._run = view.run
+        self._store = store
+        self._identify = identify
+        self._redials: deque[Offer] = deque()
+        self._fresh: deque[Offer] = deque()
+        self._held: set[str] = set()
+        self._places: dict[ListId, PinnedList] = {}
+        self._at_end: dict[ListId, float] = {}
+        self._fresh_in_redis = True
+        self._look_at = 0.0
+        self.next_due_at: float | None = None
+        self.refilling = False
+        self.follow(view)
+
+    def follow(self, view: CampaignView) -> None:
+        """Take over where the lists stand in Redis; a reload may have moved them."""
+        self._places = {place.call_list: place for place in view.lists}
+        self._at_end = {call_list: at for call_list, at in self._at_end.items() if call_list in self._places}
+        self._fresh_in_redis = self._fresh_in_redis or view.fresh > len(self._fresh)
+        self.hear_of(view.next_due_at)
+
+    def hear_of(self, due_at: float | None) -> None:
+        """A re-dial waits until `due_at` (epoch seconds)."""
+        if due_at is not None and (self.next_due_at is None or due_at < self.next_due_at):
+            self.next_due_at = due_at
+
+    def look_again(self) -> None:
+        """A contact went back to where it was: what Redis holds is more than what is held here."""
+        self._fresh_in_redis = True
+        self._look_at = 0.0
+
+    @property
+    def places(self) -> list[PinnedList]:
+        """How far the lists have been read, in reading order."""
+        return list(self._places.values())
+
+    @property
+    def ready(self) -> int:
+        """Contacts that may be called now."""
+        return len(self._redials) + len(self._fresh)
+
+    @property
+    def drained(self) -> bool:
+        """Nothing held, nothing waiting, every list read to its end: what is live is all that is left."""
+        return (
+            not self.ready
+            and self.next_due_at is None
+            and not self._fresh_in_redis
+            and self._at_end.keys() >= self._places.keys()
+        )
+
+    def wants_refill(self, now: float) -> bool:
+        """Is there anything to fetch that is not held yet?"""
+        if self.refilling:
+            return False
+        if self.next_due_at is not None and self.next_due_at <= now and not self._redials:
+            return True
+        if len(self._fresh) > HELD // 2:
+            return False
+        return self._fresh_in_redis or self._unread() or now >= self._look_at
+
+    def take(self, count: int) -> list[Offer]:
+        """Up to `count` contacts, due re-dials before new numbers. They are not held any more."""
+        taken = []
+        for _ in range(min(count, self.ready)):
+            offer = (self._redials or self._fresh).popleft()
+            self._held.discard(offer.due.member)
+            taken.append(offer)
+        return taken
+
+    def take_probe(self, wanted: Callable[[str], bool]) -> Offer | None:
+        """The first contact whose number is wanted as a probe of a trunk that is down."""
+        for line in (self._redials, self._fresh):
+            for offer in line:
+                if wanted(offer.number.identity):
+                    line.remove(offer)
+                    self._held.discard(offer.due.member)
+                    return offer
+        return None
+
+    def put_back(self, offers: Sequence[Offer]) -> None:
+        """The claim did not take them and they still wait: first in line again."""
+        for offer in reversed(offers):
+            line = self._fresh if offer.fresh else self._redials
+            line.appendleft(offer)
+            self._held.add(offer.due.member)
+
+    async def refill(self, now: float) -> None:
+        """Fetch what may be called: waiting contacts first, then unread rows. Raises Unavailable."""
+        self.refilling = True
+        try:
+            await self._fetch(now)
+            while len(self._fresh) < HELD and await self._read_on(now):
+                await self._fetch(now)
+        finally:
+            self.refilling = False
+
+    async def _fetch(self, now: float) -> None:
+        room = HELD - len(self._fresh)
+        # Those held stand at the head of the same zset, so as many more have to be asked for.
+        asked = HELD if room > 0 else 0
+        got = await self._store.reading.candidates(self._campaign, self._run, fresh=asked, due=HELD, now=now)
+        self.next_due_at = _after(got, now)
+        self._fresh_in_redis = asked > 0 and len(got.fresh) >= asked
+        self._hold(self._redials, got.due)
+        self._hold(self._fresh, got.fresh)
+
+    def _hold(self, line: deque[Offer], candidates: Iterable[Candidate]) -> None:
+        for candidate in candidates:
+            if candidate.due.member not in self._held:
+                self._held.add(candidate.due.member)
+                line.append(self._offer(candidate))
+
+    def _offer(self, candidate: Candidate) -> Offer:
+        """A row that was good when it was read and is not now (the rules were changed) is offered as it stands:
+        the attempt will be refused its number and says so in the result."""
+        try:
+            row = parse_row(candidate.row)
+            number = self._identify(row.number if row else candidate.row)
+        except Invalid:
+            return Offer(
+                candidate.due, candidate.fresh, Number(candidate.row, candidate.row, candidate.row), {}
+            )
+        return Offer(candidate.due, candidate.fresh, number, row.attributes if row else {})
+
+    def _unread(self) -> bool:
+        return any(call_list not in self._at_end for call_list in self._places)
+
+    async def _read_on(self, now: float) -> bool:
+        """Read one batch of the first list with unread rows; False when there is none."""
+        for place in list(self._places.values()):
+            if now - self._at_end.get(place.call_list, 0.0) >= LOOK_AGAIN_SECONDS and await self._read(
+                place, now
+            ):
+                return True
+        self._look_at = now + LOOK_AGAIN_SECONDS
+        return False
+
+    async def _read(self, place: PinnedList, now: float) -> bool:
+        rows = await self._store.reading.rows(place.call_list, place.generation, place.cursor, BATCH)
+        if len(rows) < BATCH:
+            self._at_end[place.call_list] = now
+        else:
+            self._at_end.pop(place.call_list, None)
+        if not rows:
+            return False
+        good, refused = self._sort(rows, place.cursor)
+        reply = await self._store.reading.accept(
+            self._campaign,
+            self._run,
+            place,
+            rows=good,
+            refused=refused,
+            cursor=place.cursor + len(rows),
+        )
+        if reply.stale:
+            # Somebody else read it or it was reloaded; the next snapshot tells where it stands.
+            self._at_end.pop(place.call_list, None)
+        else:
+            self._places[place.call_list] = PinnedList(place.call_list, place.generation, reply.cursor)
+        return not reply.stale
+
+    def _sort(self, rows: Sequence[str], first: int) -> tuple[list[ReadRow], list[RefusedRow]]:
+        good: list[ReadRow] = []
+        refused: list[RefusedRow] = []
+        for row, text in enumerate(rows, first):
+            try:
+                parsed = parse_row(text)
+                if parsed is not None:
+                    good.append(ReadRow(row, self._identify(parsed.number).identity))
+            except Invalid as exc:
+                refused.append(RefusedRow(row, text, str(exc)))
+        return good, refused
+
+
+def _after(got: Candidates, now: float) -> float | None:
+    """When the next re-dial falls due that is not among those fetched."""
+    at = got.next_due_at
+    return at if at is None or at > now or len(got.due) >= HELD else None

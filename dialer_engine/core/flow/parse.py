@@ -1,18 +1,18 @@
 """From a JSON document to a Flow, or to every problem it has, each with its place.
 
-The shape of the blocks is a table: a new kind of block is a row there. Behind it the graph is looked at as a
-whole: where the blocks lead, whether each can be reached, whether each loop waits for something.
+The shape of the blocks is a table: a new kind of block is a row there. Behind it the blocks are looked at as
+a whole (graph.py).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dialer_engine.core.flow import media
+from dialer_engine.core.flow import graph, media
 from dialer_engine.core.flow.blocks import (
     KEYS,
     Block,
@@ -115,10 +115,6 @@ class _Field:
 
 
 # --- readers of one value ---
-
-
-def _shown(key: object) -> str:
-    return str(key) if isinstance(key, str) and NAME.fullmatch(key) else ascii(str(key)[:40])
 
 
 def _text(least: int, most: int) -> Read:
@@ -230,7 +226,7 @@ def _map(read_key: Read, read_value: Read, kind: str) -> Read:
             raise _Wrong(f"must have 1 to {MAX_ENTRIES} {kind}")
         found = {}
         for key, each in value.items():
-            inner = f"{place}.{_shown(key)}"
+            inner = f"{place}.{graph.shown(key)}"
             if isinstance(key, str):
                 found[reader.value(read_key, inner, key)] = reader.value(read_value, inner, each)
             else:
@@ -304,7 +300,7 @@ def _object(reader: _Reader, place: str, value: Any, shape: Mapping[str, _Field]
         raise _Wrong("must be an object")
     found = {}
     for name, each in value.items():
-        inner = f"{place}.{_shown(name)}" if place else _shown(name)
+        inner = f"{place}.{graph.shown(name)}" if place else graph.shown(name)
         if name not in shape:
             reader.wrong(inner, f"is not known here (known: {', '.join(shape)})")
         else:
@@ -426,11 +422,13 @@ def _blocks(reader: _Reader, place: str, value: Any) -> dict[str, Block | None]:
         raise _Wrong(f"must have at most {MAX_BLOCKS} blocks")
     found = {}
     for name, block in value.items():
-        inner = f"{place}.{_shown(name)}"
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        inner = f"{place}.{graph.shown(name)}"
+        if not isinstance(name, str):
+            raise _Wrong("must have texts as names")
+        if not NAME.fullmatch(name):
             reader.wrong(inner, "a block's name is 1 to 40 letters, digits, blanks, _ and -")
-        reader.block = str(name)
-        found[str(name)] = reader.value(_block, inner, block)
+        reader.block = name
+        found[name] = reader.value(_block, inner, block)
     return found
 
 
@@ -447,36 +445,13 @@ def _flow(reader: _Reader, place: str, document: object) -> Flow | None:
     blocks = found.get("blocks")
     if blocks:
         assert isinstance(document, dict)
-        _look_at_graph(reader, found.get("start"), blocks, document["blocks"])
-    return None if reader.problems else Flow(**found)
-
-
-def _look_at_graph(
-    reader: _Reader, start: str | None, blocks: Mapping[str, Block | None], document: Mapping[str, Any]
-) -> None:
-    for leads in reader.targets.values():
-        for place, target in leads:
-            if target not in blocks:
-                reader.wrong(place, f"there is no block named {target[:40]!r}")
-    edges = {
-        name: [target for _, target in reader.targets.get(name, ()) if target in blocks] for name in blocks
-    }
-    if start is not None and start not in blocks:
-        reader.wrong("start", f"there is no block named {start!r}")
-    elif start is not None:
+        busy = [name for name in blocks if _kind(document["blocks"][name]) not in (*_WAITING, None)]
         # Of a faulty block nobody knows where it was to lead: to any block whose name stands in it.
-        perhaps = {
-            name: edges[name] if block else [text for text in _texts(document[name]) if text in blocks]
-            for name, block in blocks.items()
-        }
-        reached = _reached(start, perhaps)
-        for name in blocks:
-            if name not in reached:
-                reader.wrong(f"blocks.{_shown(name)}", "can never be reached: no way from the start leads here")
-    busy = [name for name in blocks if _kind(document[name]) not in (*_WAITING, None)]
-    for loop in _loops(busy, edges):
-        way = " -> ".join([*loop, loop[0]])
-        reader.wrong(f"blocks.{_shown(loop[0])}", f"loops without waiting for a key or a time: {way}")
+        perhaps = {name: list(_texts(document["blocks"][name])) for name, block in blocks.items() if not block}
+        reader.problems += graph.problems(
+            found.get("start"), list(blocks), reader.targets, perhaps=perhaps, busy=busy
+        )
+    return None if reader.problems else Flow(**found)
 
 
 def _kind(block: object) -> type[Any] | None:
@@ -490,30 +465,3 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _texts(each)
-
-
-def _reached(start: str, edges: Mapping[str, Sequence[str]]) -> set[str]:
-    reached, todo = {start}, [start]
-    while todo:
-        new = set(edges[todo.pop()]) - reached
-        reached |= new
-        todo += new
-    return reached
-
-
-def _loops(names: Iterable[str], edges: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """One way round for every loop that shares no block with another one found before."""
-    left = dict.fromkeys(names)
-    loops: list[list[str]] = []
-    while True:
-        while ends := [name for name in left if not any(target in left for target in edges[name])]:
-            for name in ends:
-                del left[name]
-        if not left:
-            return loops
-        way = [next(iter(left))]
-        while (onward := next(target for target in edges[way[-1]] if target in left)) not in way:
-            way.append(onward)
-        loops.append(way[way.index(onward) :])
-        for name in loops[-1]:
-            del left[name]

@@ -88,6 +88,7 @@ class Link:
         self.base = f"{{{prefix}}}"
         self._client = connect(url, timeout_seconds)
         self._scripts: dict[str, Script] = {}
+        self._loaded: set[Script] = set()
         self._waiting: list[_Request] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -161,25 +162,30 @@ class Link:
 
     async def _send(self, batch: list[_Request]) -> None:
         try:
-            missing = self._answer(batch, await self._pipeline([request.command for request in batch]))
-            if missing:  # not carried out, so they may be sent again; Redis forgets scripts when it restarts
-                loads = {r.script.text: ("SCRIPT LOAD", r.script.text) for r in missing if r.script}
-                replies = await self._pipeline([*loads.values(), *(request.command for request in missing)])
-                for request in self._answer(missing, replies[len(loads) :]):
+            unknown = self._answer(batch, await self._pipeline(batch))
+            if unknown:  # not carried out, so they may be sent again
+                self._loaded.clear()
+                for request in self._answer(unknown, await self._pipeline(unknown)):
                     _fail(request, Unavailable("redis", "it forgets scripts while they are loaded"))
         except (RedisError, OSError) as error:
+            self._loaded.clear()  # a Redis that was restarted knows no scripts
             for request in batch:
                 _fail(request, translated(error), error)
         finally:
             for request in batch:
                 _fail(request, Unavailable("redis", "the store was closed while the reply was awaited"))
 
-    async def _pipeline(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+    async def _pipeline(self, batch: Sequence[_Request]) -> list[Any]:
+        """The replies to the requests; scripts Redis has not heard from us yet are loaded in front of them."""
+        new = {request.script for request in batch if request.script} - self._loaded
         async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
+            for script in new:
+                pipeline.execute_command("SCRIPT LOAD", script.text)
+            for request in batch:
+                pipeline.execute_command(*request.command)
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
-            return replies
+        self._loaded |= new
+        return replies[len(new) :]
 
     def _answer(self, batch: list[_Request], replies: list[Any]) -> list[_Request]:
         """Hand out the replies; returns the requests whose script Redis does not know."""

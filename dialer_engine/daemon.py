@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -21,14 +22,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import uvloop
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from dialer_engine import __version__, api, log, metrics
 from dialer_engine import config as configuration
+from dialer_engine.ari import Ari, AriConfig, AriEvent, AriState
 from dialer_engine.config import Config
+from dialer_engine.core.model import AttemptId
+from dialer_engine.engine import Engine, EngineSettings
 from dialer_engine.errors import ConfigError, DialerError, Problem, Replaced, Unavailable
 from dialer_engine.store import Store
 
@@ -60,32 +64,6 @@ class Options:
     """Allow a Redis inside the process, which forgets everything."""
 
 
-class Engine(Protocol):
-    """What the process needs of the engine."""
-
-    @property
-    def last_pass_at(self) -> float:
-        """Of the loop's clock."""
-
-    async def run(self) -> None:
-        """Recover and dial; ends when drained."""
-
-    def drain(self, seconds: float | None) -> None:
-        """No new calls; `run` ends with the last live one or after so long (None: never before)."""
-
-    def wake(self) -> None:
-        """Look again, now."""
-
-    def why_not_ready(self) -> str | None:
-        """Redis or the PBX down, draining: the sentence; None when it may dial."""
-
-    async def audit(self) -> None:
-        """Compare what we believe to be live with Asterisk's own channels."""
-
-    def take(self, config: Config) -> None:
-        """Go on with these settings, as far as they need no restart."""
-
-
 def run(config: Config, options: Options) -> Exit:
     """Be the daemon until a signal or a failure ends it. Logging has been set up."""
     try:
@@ -101,22 +79,49 @@ def run(config: Config, options: Options) -> Exit:
 async def _run(config: Config, options: Options) -> None:
     listener = api.listen(config.api.bind)
     store = await _open_store(config, options)
+    counted = metrics.Metrics(__version__)
+    engine, ari = _compose(config, store, counted)
     try:
-        counted = metrics.Metrics(__version__)
-        engine = _compose(config, store, counted)
-        await _Daemon(config, options, store, engine, counted).live(listener)
+        async with ari:
+            await _Daemon(config, options, store, engine, counted).live(ari, listener)
     finally:
         await store.close()
 
 
-def _compose(config: Config, store: Store, counted: metrics.Metrics) -> Engine:
-    raise NotImplementedError
+def _compose(config: Config, store: Store, counted: metrics.Metrics) -> tuple[Engine, Ari]:
+    """The engine, and the ARI client that it has been given and that we run."""
+    to = config.ari
+    address = AriConfig(to.url, to.username, to.password.get_secret_value(), to.app)
+    made: list[Ari] = []
+
+    def connect(on_event: Callable[[AriEvent], None], on_state: Callable[[AriState], None]) -> Ari:
+        made.append(Ari(address, on_event, on_state))
+        return made[0]
+
+    engine = Engine(
+        _engine_settings(config),
+        store,
+        connect,
+        clock=lambda: datetime.now(UTC),
+        new_id=lambda: AttemptId(f"a{secrets.token_hex(10)}"),  # of one width; the far half begins with f
+        metrics=counted,
+    )
+    return engine, made[0]
+
+
+def _engine_settings(config: Config) -> EngineSettings:
+    return EngineSettings(
+        owner=config.daemon.name,
+        trunks=config.trunk_table(),
+        default_trunk=config.default_trunk,
+        numbers=config.numbers.policy(),
+    )
 
 
 async def _open_store(config: Config, options: Options) -> Store:
     settings = config.redis
-    url = settings.url
-    if url == configuration.EMBEDDED:
+    url = settings.location
+    if settings.url == configuration.EMBEDDED:
         if not options.volatile:
             raise ConfigError(
                 [Problem("redis.url", '"embedded" forgets everything: say --volatile to mean it')]
@@ -149,7 +154,7 @@ class _Daemon:
         self._systemd = Systemd()
         self._stops = 0
 
-    async def live(self, listener: socket.socket) -> None:
+    async def live(self, ari: Ari, listener: socket.socket) -> None:
         """Until the engine has drained, or a root task fails (ExceptionGroup)."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -163,6 +168,8 @@ class _Daemon:
                     group.create_task(_eternal(name, service), name=name)
                     for name, service in (
                         ("api", api.serve(api.application(__version__, self._probes()), listener)),
+                        ("ari", ari.run()),
+                        ("wake-ups", self._store.listen(lambda _: self._engine.wake())),
                         ("watchdog", self._feed_watchdog()),
                     )
                 ]
@@ -193,7 +200,6 @@ class _Daemon:
         seconds = None if self._options.wait_all else self._config.daemon.drain_seconds
         if self._stops > 1:
             seconds = 0.0
-        _log.info("draining", seconds=seconds)
         self._metrics.draining()
         self._systemd.tell("STOPPING=1")
         self._engine.drain(seconds)
@@ -211,7 +217,7 @@ class _Daemon:
             if needs_restart:
                 _log.warning("restart needed", settings=needs_restart)
             self._config = fresh
-            self._engine.take(fresh)
+            self._engine.take(_engine_settings(fresh))
             _log.info("reloaded")
         self._systemd.tell("READY=1")
 

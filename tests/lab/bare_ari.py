@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,8 +32,8 @@ class BareAri:
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        auth = aiohttp.BasicAuth(self._lab.ari_user, self._lab.ari_password)
-        self._session = aiohttp.ClientSession(auth=auth, base_url=self._lab.ari_url)
+        secret = b64encode(f"{self._lab.ari_user}:{self._lab.ari_password}".encode()).decode()
+        self._session = aiohttp.ClientSession(self._lab.ari_url, headers={"Authorization": f"Basic {secret}"})
         await self.connect()
         return self
 
@@ -52,19 +55,18 @@ class BareAri:
     async def disconnect(self) -> None:
         """Leave as a killed process does: the kernel closes the connection, no closing handshake."""
         if self._socket is not None:
-            transport = self._socket.get_extra_info("socket")
-            if transport is not None:
-                writer = self._socket._writer.transport
-                if writer is not None:
-                    writer.abort()
+            connection: socket.socket | None = self._socket.get_extra_info("socket")
+            if connection is not None:
+                with suppress(OSError):  # it may be gone already
+                    connection.shutdown(socket.SHUT_RDWR)
             self._socket = None
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
             self._reader = None
 
-    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for message in socket:
+    async def _read(self, events: aiohttp.ClientWebSocketResponse) -> None:
+        async for message in events:
             event: Event = message.json()
             event["_at"] = time.time()
             self.events.append(event)
@@ -79,7 +81,7 @@ class BareAri:
 
     async def originate(self, identifier: str, endpoint: str, **query: str | int) -> int:
         """POST /channels/{id} into the application, or into a dialplan place when a context is given."""
-        where = {} if "context" in query else {"app": self.app}
+        where = {} if "context" in query or "app" in query else {"app": self.app}
         status, _ = await self.request("POST", f"channels/{identifier}", endpoint=endpoint, **where, **query)
         return status
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .fixtures import lab
+# By its full name: the module of another name would start a second lab.
+from tests.lab.fixtures import lab, sipp
 
-__all__ = ["lab"]
+__all__ = ["lab", "sipp"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
 
 from .lab import Lab
 from .rootfs import CannotBuild
+from .sipp import NoSipp, Sipp
 
 
 @cache
@@ -29,3 +31,16 @@ def lab() -> Lab:
         if os.environ.get("DIALER_CI") == "1":
             raise
         pytest.skip(f"no lab: {error}")
+
+
+@pytest.fixture
+def sipp(lab: Lab) -> Iterator[Sipp]:
+    """A callee for load behind `PJSIP/NUMBER@sipp`: answers at once and stays until hung up."""
+    try:
+        callee = Sipp(lab.sipp_port)
+    except NoSipp as error:
+        if os.environ.get("DIALER_CI") == "1":
+            raise
+        pytest.skip(str(error))
+    with callee:
+        yield callee

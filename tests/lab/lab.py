@@ -311,6 +311,10 @@ exten => _[+*0-9].,1,Dial(PJSIP/${EXTEN}@carrier,300)
  same => n,UserEvent(CALLSTATUS,Uniqueid:${CHANNEL(linkedid)},V:${DIALSTATUS}-${HANGUPCAUSE})
  same => n,Hangup(${HANGUPCAUSE})
 
+[lab-amd]
+exten => s,1,AMD()
+ same => n,Hangup()
+
 [from-trunk]
 exten => _X.,1,Hangup(21)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,18 +43,19 @@ class WorldLog:
         self._offset = 0
         self._rest = b""
         self._calls: dict[str, WorldCall] = {}
+        self._reading = threading.Lock()  # tests wait for calls in threads
 
     def calls(self) -> list[WorldCall]:
         """Every call so far, in the order of their INVITEs."""
-        if self.path.exists():
+        with self._reading:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
                 fresh = file.read()
             self._offset += len(fresh)
             *lines, self._rest = (self._rest + fresh).split(b"\n")
             for line in lines:
-                self._note(line.decode(errors="replace").rstrip("\r"))
-        return sorted(self._calls.values(), key=lambda call: (call.invited_at, call.key))
+                self._note(line.decode(errors="replace"))
+            return sorted(self._calls.values(), key=lambda call: (call.invited_at, call.key))
 
     def _note(self, line: str) -> None:
         fields = line.split("|")

@@ -11,6 +11,7 @@ from . import rootfs, world
 from .asterisk import Asterisk, LabError, Ports
 from .world import WorldCall, WorldLog
 
+AGENTS = (*range(1001, 1010), *range(2001, 2004), 3001, 4001)
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "asterisk"
 
 
@@ -30,7 +31,10 @@ class Lab:
     | PJSIP/NUMBER@sipp | `sipp_port`, for `sipp.Sipp` |
     | Local/NUMBER@from-internal | out through `carrier` by a dialplan of FreePBX's shape |
     | Local/NUMBER@from-internal-status | the same, and the dialplan tells `UserEvent(CALLSTATUS)` at the end |
-    | PJSIP/1001@phones (2001, 3001, 4001) | a telephone: answers at once, after 3 s, never, busy |
+    | PJSIP/1001 .. 1009, 2001 .. 2003 | agents' telephones: answer by themselves at once, after 3 s |
+    | PJSIP/3001, PJSIP/4001 | agents' telephones that ring for ever, are busy |
+    | Local/1001@from-queue/n | the same telephone as FreePBX makes it a member; its hint is in `ext-local` |
+    | queues `green`, `blue` | without members at first; both wrap up 5 s |
     """
 
     ari_user = "dialer"
@@ -102,9 +106,12 @@ class Lab:
             "rtp.conf": _rtp(),
             "pjsip.conf": PJSIP_PBX.format(
                 port=self.pbx_sip_port, world=self.world_sip_port, sipp=self.sipp_port, dead=self._dead_port
-            ),
+            )
+            + "".join(AGENT.format(extension=agent, world=self.world_sip_port) for agent in AGENTS),
             "queues.conf": QUEUES,
-            "extensions.conf": EXTENSIONS + f"\n#include {CONFIG / 'extensions_dialer.conf'}\n",
+            "extensions.conf": EXTENSIONS
+            + "".join(f"exten => {agent},hint,PJSIP/{agent}\n" for agent in AGENTS)
+            + f"\n#include {CONFIG / 'extensions_dialer.conf'}\n",
         }
 
     def _world_files(self) -> dict[str, str]:
@@ -223,11 +230,16 @@ aors = sipp
 type = aor
 contact = sip:127.0.0.1:{sipp}
 
-[phones](trunk)
-aors = phones
-[phones]
+"""
+
+AGENT = """
+[{extension}](trunk)
+aors = {extension}
+context = from-internal
+device_state_busy_at = 1
+[{extension}]
 type = aor
-contact = sip:127.0.0.1:{world}
+contact = sip:{extension}@127.0.0.1:{world}
 """
 
 PJSIP_WORLD = """[global]
@@ -275,7 +287,7 @@ QUEUES = """[general]
 autofill = yes
 shared_lastcall = yes
 
-[green]
+[campaigns](!)
 strategy = leastrecent
 retry = 1
 timeout = 15
@@ -283,6 +295,9 @@ ringinuse = no
 wrapuptime = 5
 setinterfacevar = yes
 setqueueentryvar = yes
+
+[green](campaigns)
+[blue](campaigns)
 """
 
 # A dialplan with the habits of FreePBX's outgoing routes, which hide from the originator what the carrier
@@ -317,4 +332,11 @@ exten => s,1,AMD()
 
 [from-trunk]
 exten => _X.,1,Hangup(21)
+
+; a queue's members as FreePBX makes them: Local/1001@from-queue/n with the hint of the extension
+[from-queue]
+exten => _XXXX,1,Dial(PJSIP/${EXTEN},20)
+ same => n,Hangup()
+
+[ext-local]
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -289,6 +290,51 @@ async def _counted(sipp: Sipp, **wanted: int) -> None:
             return
         await asyncio.sleep(0.1)
     raise AssertionError(f"{counts}, not {wanted}")
+
+
+@pytest.mark.parametrize(
+    ("interface", "state", "least"),
+    [
+        ("PJSIP/1001", "PJSIP/1001", 0.0),
+        ("PJSIP/2001", "PJSIP/2001", 3.0),
+        ("Local/1002@from-queue/n", "hint:1002@ext-local", 0.0),
+    ],
+)
+async def test_agents_take_calls_from_the_queue(
+    lab: Lab, ari: BareAri, interface: str, state: str, least: float
+) -> None:
+    lab.pbx.cli(f"queue add member {interface} to green penalty 0 as agent state_interface {state}")
+    try:
+        identifier, dialled = new_id("q"), number.stays(ring=0.1, serial=serial())
+        await ari.originate(identifier, CARRIER.format(dialled))
+        entered = (await ari.wait(identifier, "StasisStart"))["_at"]
+        await ari.request("POST", f"channels/{identifier}/variable", variable="DIALER_APP", value="dialer")
+        await ari.request(
+            "POST", f"channels/{identifier}/continue", context="dialer-queue", extension="green", priority=1
+        )
+        connected = await ari.until(
+            lambda: [
+                e
+                for e in ari.of(identifier, "ChannelVarset")
+                if e["variable"] == "MEMBERINTERFACE" and e["value"]
+            ]
+        )
+        assert connected[0]["value"] == interface
+        assert least <= connected[0]["_at"] - entered < least + 1.5
+        extension = re.findall(r"\d{4}", interface)[0]
+        telephone = await seen_by_world(lab, extension, "answered_at")
+        assert telephone.dialled == extension
+        await asyncio.to_thread(lab.pbx.cli, f"channel request hangup {leg_of(lab, extension)}")
+        returned = await ari.until(lambda: len(starts := ari.of(identifier, "StasisStart")) == 2 and starts)
+        assert returned[1]["args"][:2] == ["queue-exit", "green"]
+    finally:
+        lab.pbx.cli(f"queue remove member {interface} from green")
+
+
+def leg_of(lab: Lab, extension: str) -> str:
+    """The PBX's channel to an agent's telephone."""
+    lines = lab.pbx.cli("core show channels concise").splitlines()
+    return next(line for line in lines if line.startswith(f"PJSIP/{extension}-")).split("!")[0]
 
 
 async def test_an_id_may_not_be_a_prefix_of_a_live_one(ari: BareAri) -> None:

@@ -169,8 +169,9 @@ class Campaigns:
         try:
             queued = parse_command(text)
         except Invalid:
-            await self._link.do("LREM", self._link.key("commands"), 1, text)
-            raise
+            if await self._link.do("LREM", self._link.key("commands"), 1, text):
+                raise
+            return None
         campaign = CampaignId(queued.campaign)
         return await self._send(campaign, queued.command, by=queued.by, now=now, queued=text)
 

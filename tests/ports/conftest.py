@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from store_desk import Desk, RealRedis, fake_redis, real_redis
 
 from dialer_engine.store import Store
+from tests.ports.store_desk import Desk, RealRedis, fake_redis, real_redis
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from dialer_engine.core.model import AttemptId, CampaignId, Command, Due, ListId
 from dialer_engine.store import Store
 from dialer_engine.store.contract import parse_campaign, parse_ivr, parse_row
 from dialer_engine.store.records import (
-    Candidate,
     CampaignView,
+    Candidate,
     ClaimKind,
     ClaimReply,
     ClaimRequest,

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from store_desk import NOW, OWNER, Desk
 
 from dialer_engine.core.model import CampaignState, Command, Contact, Counts, Due
 from dialer_engine.store.records import (
@@ -19,6 +18,7 @@ from dialer_engine.store.records import (
     ReturnTo,
     SentKind,
 )
+from tests.ports.store_desk import NOW, OWNER, Desk
 
 BUSY: dict[str, Any] = {"status": "RS_BUSY", "extStatus": None}
 
@@ -210,9 +210,7 @@ async def test_a_settlement_counts_once(desk: Desk) -> None:
 async def test_the_reply_of_a_claim_tells_when_the_next_is_due(desk: Desk) -> None:
     campaign = await desk.running("601", "602")
     first = await desk.call(campaign)
-    await desk.store.calls.settle(
-        first.attempt_id, result=BUSY, next=redialed(first.due, NOW + 60), now=NOW
-    )
+    await desk.store.calls.settle(first.attempt_id, result=BUSY, next=redialed(first.due, NOW + 60), now=NOW)
     reply = await desk.send_claim(campaign, desk.requests(await desk.waiting(campaign)))
     assert reply.next_due_at == NOW + 60
     assert (reply.state, reply.run) == (CampaignState.RUNNING, 1)
@@ -221,9 +219,7 @@ async def test_the_reply_of_a_claim_tells_when_the_next_is_due(desk: Desk) -> No
 async def test_a_redial_is_not_claimed_before_its_time(desk: Desk) -> None:
     campaign = await desk.running("601")
     first = await desk.call(campaign)
-    await desk.store.calls.settle(
-        first.attempt_id, result=BUSY, next=redialed(first.due, NOW + 60), now=NOW
-    )
+    await desk.store.calls.settle(first.attempt_id, result=BUSY, next=redialed(first.due, NOW + 60), now=NOW)
     requests = desk.requests(await desk.waiting(campaign, now=NOW + 60))
     assert kinds(await desk.send_claim(campaign, requests, now=NOW + 59)) == [ClaimKind.GONE]
     assert kinds(await desk.send_claim(campaign, requests, now=NOW + 60)) == [ClaimKind.CLAIMED]
@@ -257,7 +253,9 @@ async def test_its_driver_releases_a_call_although_the_reply_of_mark_sent_was_lo
     assert (view.fresh, view.live) == (1, 0)
 
 
-@pytest.mark.parametrize("next", [Closed(), RedialAt(Due(Contact(1, 1, 0)), NOW), ReturnTo(Due(Contact(1, 1, 0)))])
+@pytest.mark.parametrize(
+    "next", [Closed(), RedialAt(Due(Contact(1, 1, 0)), NOW), ReturnTo(Due(Contact(1, 1, 0)))]
+)
 async def test_a_call_of_an_earlier_run_is_recorded_there_and_never_redialed(desk: Desk, next: Next) -> None:
     campaign = await desk.running("601")
     request = await desk.call(campaign)
@@ -284,7 +282,11 @@ async def test_a_removed_campaign_gets_its_results_and_no_redials(desk: Desk) ->
 
 async def recover(desk: Desk, owner: str = OWNER, known: tuple[str, ...] = (), now: float = NOW) -> Any:
     return await desk.store.calls.recover(
-        owner, known=[*known], lease_seconds=30, dead_after_seconds=15, now=now  # type: ignore[list-item]
+        owner,
+        known=[*known],
+        lease_seconds=30,
+        dead_after_seconds=15,
+        now=now,  # type: ignore[list-item]
     )
 
 

@@ -150,3 +150,24 @@ async def test_a_socket_that_watches_everything_misses_nothing_of_local_channels
             leg = next(event["peer"]["id"] for event in watch.of(far, "Dial") if event.get("caller"))
             end = await watch.wait(leg, "ChannelDestroyed")
             assert (end["cause"], end.get("tech_cause", 486)) == (17, 486)  # what the Local halves do not tell
+
+
+async def test_a_channel_from_the_dialplan_is_followed_to_its_end_only_when_subscribed(ari: BareAri) -> None:
+    """An originate into the dialplan leaves no subscription behind: we hear of the channel only while in Stasis.
+
+    A subscription to the channel itself, unlike one to its trunk, does not double what is heard.
+    """
+    loose, followed = (f"s{next(_serials):020d}" for _ in range(2))
+    for identifier in (loose, followed):
+        dialled = number.presses("12", after=0.5, ring=0.1, serial=next(_serials) % 1000)
+        await ari.originate(identifier, f"PJSIP/{dialled}@carrier", **INTO_THE_DIALPLAN)
+        await ari.wait(identifier, "StasisStart")
+    status, _ = await ari.request("POST", "applications/dialer/subscription", eventSource=f"channel:{followed}")
+    assert status == 200
+    await ari.until(lambda: all(len(ari.of(i, "ChannelDtmfReceived")) >= 2 for i in (loose, followed)))
+    await asyncio.sleep(0.2)
+    assert [event["digit"] for event in ari.of(followed, "ChannelDtmfReceived")] == ["1", "2"]
+    for identifier in (loose, followed):
+        await ari.request("DELETE", f"channels/{identifier}")
+    assert (await ari.wait(followed, "ChannelDestroyed"))["cause"] == 16
+    assert not ari.of(loose, "ChannelDestroyed")

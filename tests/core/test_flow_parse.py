@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -294,3 +295,9 @@ def spoilt(draw: st.DrawFn) -> object:
 def test_a_spoilt_document_gives_a_flow_or_problems_that_can_be_printed(document: object) -> None:
     for problem in problems(document):
         assert problem.encode()
+
+
+def test_the_example_of_the_manual_is_taken() -> None:
+    manual = Path(__file__).parents[2] / "docs" / "ivr.md"
+    example = manual.read_text().split("```json\n")[1].split("```")[0]
+    assert not problems(json.loads(example))

@@ -290,11 +290,16 @@ class Driver:
         """Order the end and give its event a moment; the caller looks again."""
         with suppress(Unavailable, Rejected, NotFound):
             await self.pbx.hangup(attempt.id, reason)
+        await self._ended_soon(attempt)
+
+    async def _ended_soon(self, attempt: Attempt) -> bool:
+        """Has it ended, or does it within a moment?"""
         with suppress(TimeoutError):
             async with asyncio.timeout(ASK_AGAIN_SECONDS):
                 while not attempt.call.ended:
                     attempt.changed.clear()
                     await attempt.changed.wait()
+        return attempt.call.ended
 
     async def look(self, attempt: Attempt) -> None:
         """Ask Asterisk what has become of the channel, as often as it takes; for calls whose events were missed.
@@ -340,10 +345,11 @@ class Driver:
             said = attempt.position or flows.Position(attempt.flow.start)
             attempt.flow_result = flows.FlowResult.of(said)
             _log.info("call too long", attempt=attempt.id)
-        while not attempt.call.ended:
             await self._hang_up(attempt, "normal")
-            if not attempt.call.ended:
-                await self.look(attempt)
+        while not await self._ended_soon(attempt):
+            # The flow's own hang-up was ordered; when its end is not heard of, it is ordered again.
+            await self._hang_up(attempt, "normal")
+            await self.look(attempt)
 
     async def _run_flow(self, attempt: Attempt) -> flows.FlowResult:
         async def record(position: flows.Position) -> None:

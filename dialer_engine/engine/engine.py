@@ -200,9 +200,15 @@ class Engine:
                     await self._board.wake.wait()
 
     def _pause(self) -> float:
-        """Until the first instant at which a plan says that its limit may be gone, the tick at most."""
+        """Until the first instant at which a plan says that its limit may be gone, the tick at most.
+
+        A pass that started calls is followed by another: only that one knows when the next token comes.
+        """
         now = self._clock()
-        instants = [line.plan.next_at for line in self._board.lines.values() if line.plan and line.plan.next_at]
+        plans = [line.plan for line in self._board.lines.values() if line.plan]
+        if any(plan.originate for plan in plans):
+            return 0.0
+        instants = [plan.next_at for plan in plans if plan.next_at]
         return min([TICK_SECONDS, *(max(0.0, (at - now).total_seconds()) for at in instants)])
 
     def _refill(self) -> None:

@@ -18,8 +18,9 @@ from dialer_engine.core.trunk import Brake, Bucket
 from dialer_engine.engine.supply import Supply
 from dialer_engine.store.records import CampaignView
 
-AHEAD_SECONDS = 0.02
-"""A pass claims the calls whose slots come before the next pass may run; each waits for its slot."""
+AHEAD_SECONDS = 0.05
+"""A pass claims the calls whose slots come before the next pass has surely run; each waits for its slot. Were it
+the floor between passes, the time that a pass itself takes would be lost to the rate."""
 
 
 @dataclass(slots=True, eq=False)

@@ -56,7 +56,7 @@ class _Document(BaseModel):
 def _known_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{name!r} is not an IANA time zone") from error
     return name
 

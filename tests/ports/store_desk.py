@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -64,9 +65,13 @@ class RealRedis:
             time.sleep(0.01)
 
     def kill(self) -> None:
+        self.signal(signal.SIGKILL)
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
@@ -77,6 +82,42 @@ class RealRedis:
                 return bool(client.ping())
             except redis.ConnectionError:
                 return False
+
+
+class Wire:
+    """A TCP proxy in front of a RealRedis: counts what goes up, and can lose the next reply."""
+
+    def __init__(self, server: RealRedis) -> None:
+        self._server = server
+        self.packets_up = 0
+        self.lose_next_reply = False
+
+    async def __aenter__(self) -> Wire:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        await self._listener.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(str(self._server.socket))
+
+        async def down() -> None:
+            while data := await up_reader.read(1 << 20):
+                if self.lose_next_reply:
+                    self.lose_next_reply = False
+                    break
+                writer.write(data)
+            writer.close()
+
+        answers = asyncio.create_task(down())
+        while data := await reader.read(1 << 20):
+            self.packets_up += 1
+            up_writer.write(data)
+        up_writer.close()
+        await answers
 
 
 def need_redis_server() -> None:
@@ -103,7 +144,7 @@ def fake_redis() -> Iterator[str]:
     """fakeredis behind TCP, as `dialer-engine demo` uses it; yields its URL."""
     server = TcpFakeServer(("127.0.0.1", 0))
     # It answers a pipeline in many small packets: without this each would wait 40 ms for an acknowledgement.
-    handler = server.RequestHandlerClass
+    handler: Any = server.RequestHandlerClass
     server.RequestHandlerClass = type("Prompt", (handler,), {"disable_nagle_algorithm": True})
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from dialer_engine.core.model import CampaignState, Command, Contact, Counts, Due
+from dialer_engine.core.model import AttemptId, CampaignState, Command, Contact, Counts, Due
 from dialer_engine.store.records import (
     ClaimKind,
     ClaimReply,
     Closed,
     DoNotCall,
     Next,
+    Recovered,
     RedialAt,
     ReturnTo,
     SentKind,
@@ -280,14 +281,10 @@ async def test_a_removed_campaign_gets_its_results_and_no_redials(desk: Desk) ->
     assert len((await desk.store.results.read(campaign)).items) == 1
 
 
-async def recover(desk: Desk, owner: str = OWNER, known: tuple[str, ...] = (), now: float = NOW) -> Any:
-    return await desk.store.calls.recover(
-        owner,
-        known=[*known],
-        lease_seconds=30,
-        dead_after_seconds=15,
-        now=now,  # type: ignore[list-item]
-    )
+async def recover(
+    desk: Desk, owner: str = OWNER, known: tuple[AttemptId, ...] = (), now: float = NOW
+) -> Recovered:
+    return await desk.store.calls.recover(owner, known=known, lease_seconds=30, dead_after_seconds=15, now=now)
 
 
 async def test_after_a_crash_what_was_sent_is_ours_and_what_was_not_is_due_again(desk: Desk) -> None:

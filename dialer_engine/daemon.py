@@ -46,11 +46,11 @@ _log = log.get("daemon")
 class Exit(IntEnum):
     """How the process ends; systemd's unit and scripts read it (sysexits.h where it has a word for it)."""
 
-    OK = 0
+    OK = os.EX_OK
     FAILED = 1
-    UNAVAILABLE = 69
-    REPLACED = 75
-    CONFIG = 78
+    UNAVAILABLE = os.EX_UNAVAILABLE  # 69
+    REPLACED = os.EX_TEMPFAIL  # 75
+    CONFIG = os.EX_CONFIG  # 78
 
 
 @dataclass(frozen=True, slots=True)

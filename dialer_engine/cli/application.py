@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dialer_engine import __version__, daemon, log
+from dialer_engine import __version__, log
 from dialer_engine import config as configuration
 from dialer_engine.cli import call, campaigns, do_not_call, ivrs, lists, results
 from dialer_engine.cli.session import ConfigFile, Visit, config_path, now, put_json, tell, visit
@@ -42,6 +42,8 @@ def run(
     volatile: Annotated[bool, typer.Option("--volatile", help='Allow redis.url = "embedded".')] = False,
 ) -> None:
     """Be the daemon, until SIGTERM or Ctrl-C."""
+    from dialer_engine import daemon  # the other commands start in half the time without it
+
     path = config_path(config)
     settings = configuration.load(path)
     end_log = log.setup(

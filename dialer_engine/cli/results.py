@@ -37,8 +37,8 @@ def export(
         return (status is None or item.get("status") == status) and (run is None or item.get("run") == run)
 
     async def work(at: Visit) -> None:
-        write = _csv() if form == "csv" else _ndjson
         await at.store.campaigns.read(CampaignId(campaign))  # a campaign that is not there is no empty export
+        write = _csv() if form == "csv" else _ndjson
         cursor = None
         while True:
             page = await at.store.results.read(

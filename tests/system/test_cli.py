@@ -1,0 +1,319 @@
+"""The commands as an operator runs them, on a real Redis; the daemon as a process of its own.
+
+Most commands run within this process, by the same `main`: starting Python fifty times would show nothing more.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from dialer_engine.cli import main
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
+]
+
+PATIENCE_SECONDS = 20.0
+
+FLOW = {
+    "name": "hello",
+    "start": "hello",
+    "blocks": {
+        "hello": {"type": "play", "media": ["sound:hello-world"], "next": "bye"},
+        "bye": {"type": "hangup"},
+    },
+}
+ALWAYS = {"startTime": "00:00", "endTime": "24:00", "weekDays": [1, 2, 3, 4, 5, 6, 7]}
+
+
+class Place:
+    """A directory with a configuration, a Redis behind it, and the commands."""
+
+    def __init__(self, path: Path, redis_url: str) -> None:
+        self.path = path
+        self.redis_url = redis_url
+        self.bind = f"127.0.0.1:{free_port()}"
+        self.config = path / "dialer.toml"
+        self.configure()
+
+    def configure(self, more: str = "") -> None:
+        self.config.write_text(
+            f"[redis]\nurl = '{self.redis_url}'\n[api]\nbind = '{self.bind}'\n"
+            f"[ari]\npassword = 'x'\nurl = 'http://127.0.0.1:9'\n[daemon]\nname = 'here'\n{more}"
+        )
+
+    def file(self, name: str, content: object) -> str:
+        target = self.path / name
+        target.write_text(content if isinstance(content, str) else json.dumps(content))
+        return str(target)
+
+    def start(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dialer_engine", *arguments],
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+        """Standard output and error of a command that ends with `code`."""
+        out, err = io.StringIO(), io.StringIO()
+        # In a thread, for a command runs a loop of its own and pytest-asyncio keeps one in this.
+        with (
+            redirect_stdout(out),
+            redirect_stderr(err),
+            ThreadPoolExecutor() as thread,
+            pytest.raises(SystemExit) as ended,
+        ):
+            thread.submit(main, arguments).result()
+        assert (ended.value.code or 0) == code, (out.getvalue(), err.getvalue())
+        return out.getvalue(), err.getvalue()
+
+    def run_process(self, *arguments: str, code: int, environment: dict[str, str] | None = None) -> str:
+        """Standard error of a process that ends with `code`."""
+        process = self.start(*arguments, environment=environment)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == code, (out, err)
+        return err
+
+    @contextmanager
+    def daemon(self, *arguments: str, **environment: str) -> Iterator[Daemon]:
+        """A daemon that runs, and at the end has been stopped."""
+        process = self.start("run", *arguments, environment=environment)
+        daemon = Daemon(process)
+        try:
+            yield daemon
+        finally:
+            if not daemon.ended:
+                process.terminate()
+                daemon.wait()
+
+    def ask(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{self.bind}{path}", timeout=2) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, exc.read().decode()
+        except OSError as exc:
+            return 0, str(exc)
+
+    def wait_for(self, path: str, text: str) -> None:
+        """Ask until the answer holds the text."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while text not in (answer := self.ask(path)[1]):
+            assert time.monotonic() < until, f"{path} never said {text}, but {answer}"
+            time.sleep(0.05)
+
+
+class Daemon:
+    """A running daemon; afterwards, what it has logged."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.send_signal = process.send_signal
+        self._process = process
+        self.ended = False
+        self.log: list[dict[str, object]] = []
+
+    def wait(self) -> int:
+        """Its exit code."""
+        try:
+            _, err = self._process.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            _, err = self._process.communicate()
+        self.ended = True
+        self.log = [json.loads(line) for line in err.splitlines()]
+        return self._process.returncode
+
+    def told(self, event: str) -> list[dict[str, object]]:
+        return [line for line in self.log if line["event"] == event]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("redis")
+    path = home / "socket"
+    server = subprocess.Popen(
+        ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(home)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not path.exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        yield f"unix://{path}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def place(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Place:
+    made = Place(tmp_path, redis_url)
+    monkeypatch.setenv("DIALER_CONFIG", str(made.config))
+    monkeypatch.setenv("COLUMNS", "200")
+    return made
+
+
+def test_a_campaign_from_files_to_its_end(place: Place) -> None:
+    people = place.file(
+        "people.csv", "number;name\n+420 123 456 789;Jan\n420123456780;Eva\nnobody;x\n420123456780;again\n"
+    )
+    out, err = place.run("list", "create", "people", people)
+    call_list = int(out)
+    assert "2 rows written, 1 repeats dropped" in err
+    assert "people.csv:4: number" in err
+
+    ivr = place.run("ivr", "save", place.file("ivr.json", FLOW))[0].strip()
+    definition = {
+        "name": "all",
+        "callerId": "100",
+        "activePeriod": ALWAYS,
+        "callLists": [call_list],
+        "ivr": ivr,
+        "rescheduleRules": [],
+    }
+    campaign = place.run("campaign", "create", place.file("campaign.json", definition))[0].strip()
+    assert json.loads(place.run("campaign", "show", campaign)[0]) == definition
+
+    assert "possible now: start" in place.run("campaign", "pause", campaign, code=1)[1]
+    place.run("campaign", "start", campaign)
+    place.run("campaign", "pause", campaign)
+    assert json.loads(place.run("campaign", "stats", campaign)[0])["state"] == "PAUSED"
+
+    changed = place.file("campaign.json", definition | {"callerId": "200"})
+    place.run("campaign", "edit", campaign, changed)
+    (_, last) = json.loads(place.run("campaign", "show", campaign, "--versions")[0])
+    assert last["definition"]["callerId"] == "200"
+
+    assert f"campaigns {campaign}" in place.run("list", "delete", str(call_list), code=1)[1]
+    place.run("campaign", "remove", campaign)
+    assert place.run("export", campaign)[0].startswith("number,status,extStatus")
+    place.run("campaign", "delete", campaign)
+    place.run("campaign", "show", campaign, code=1)
+
+
+def test_a_list_goes_out_as_it_came_in(place: Place) -> None:
+    rows = 'number,name\n+420123456789,Jan\n00420 123 456 780,"Eva, the ""first"""\n'
+    call_list = place.run("list", "create", "people", place.file("a.csv", rows))[0].strip()
+    assert place.run("list", "export", call_list)[0] == rows
+    place.run("list", "append", call_list, place.file("b.csv", "123456\n123457\n"))
+    place.run("list", "strike-out", call_list, "+420 123 456 789")
+    place.run("list", "strike-out", call_list, "999999", code=1)
+    lines = place.run("list", "export", call_list, "--format", "ndjson")[0].splitlines()
+    assert [json.loads(line)["number"] for line in lines] == ["00420 123 456 780", "123456", "123457"]
+    place.run("list", "import", call_list, place.file("c.csv", "number\n777777\n"))
+    shown = json.loads(place.run("list", "show", call_list, "--json")[0])
+    assert [row["number"] for row in shown] == ["777777"]
+
+
+def test_a_strict_import_is_all_or_nothing(place: Place) -> None:
+    before = place.run("list", "list", "--json")[0]
+    bad = place.file("bad.csv", "number\n123456\nnobody\n")
+    assert "bad.csv:3" in place.run("list", "create", "bad", bad, "--strict", code=1)[1]
+    assert (
+        "column `number`" in place.run("list", "create", "bad", place.file("n.csv", "name\nJan\n"), code=1)[1]
+    )
+    assert place.run("list", "list", "--json")[0] == before
+
+
+def test_whoever_must_not_be_called(place: Place) -> None:
+    place.run("dnc", "add", "+420 111 111 111", "--reason", "asked", "--until", "2999-01-01")
+    place.run("dnc", "import", place.file("dnc.csv", "number,reason\n222222,letter\n"))
+    (one, two) = json.loads(place.run("dnc", "check", "+420111111111", "222222", "--json")[0])
+    assert (one["reason"], one["until"][:4], two["reason"]) == ("asked", "2999", "letter")
+    place.run("dnc", "remove", "222222")
+    place.run("dnc", "remove", "222222", code=1)
+    assert [row["number"] for row in json.loads(place.run("dnc", "list", "--json")[0])] == ["+420111111111"]
+
+
+def test_a_flow_with_mistakes_is_refused_with_their_places(place: Place) -> None:
+    flow = {**FLOW, "start": "hallo"}
+    assert "start: there is no block" in place.run("ivr", "check", place.file("ivr.json", flow), code=1)[1]
+
+
+def test_a_test_call_without_a_daemon_says_so_and_leaves_nothing(place: Place) -> None:
+    ivr = place.run("ivr", "save", place.file("ivr.json", FLOW))[0].strip()
+    before = place.run("campaign", "list", "--json")[0], place.run("list", "list", "--json")[0]
+    assert "Does a daemon run" in place.run("call", "123456", "--ivr", ivr, "--timeout", "1", code=1)[1]
+    assert "no IVR" in place.run("call", "123456", "--ivr", "nonesuch00", code=1)[1]
+    place.run("call", "112", "--ivr", ivr, code=1)
+    assert (place.run("campaign", "list", "--json")[0], place.run("list", "list", "--json")[0]) == before
+
+
+def test_whose_fault_it_is_stands_in_the_exit_code(place: Place) -> None:
+    nowhere = {"DIALER_REDIS__URL": f"redis://127.0.0.1:{free_port()}/0"}
+    assert "redis is unavailable" in place.run_process("list", "list", code=69, environment=nowhere)
+    place.run_process("run", code=69, environment=nowhere)
+    place.run("list", "show", "none", code=2)
+    embedded = {"DIALER_REDIS__URL": "embedded"}
+    assert "--volatile" in place.run_process("run", code=78, environment=embedded)
+    with socket.create_server(("127.0.0.1", int(place.bind.rpartition(":")[2]))):
+        assert "cannot listen" in place.run_process("run", code=69)
+
+
+def test_the_daemon_lives_reloads_and_drains(place: Place, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE_SECONDS)
+        with place.daemon(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="300000") as daemon:
+            assert systemd.recv(1000) == b"READY=1"
+            assert systemd.recv(1000) == b"WATCHDOG=1"
+            place.wait_for("/metrics", 'dialer_port_up{port="redis"} 1.0')
+            place.wait_for("/readyz", "Asterisk")
+            assert place.ask("/healthz") == (200, '{"status":"ok"}')
+
+            place.configure("[results]\nkeep_days = 5\n[dialing]\nqueue_context = 'elsewhere'\n")
+            daemon.send_signal(signal.SIGHUP)
+            while (told := systemd.recv(1000)) == b"WATCHDOG=1":
+                pass
+            assert told.startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert systemd.recv(1000) == b"READY=1"
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait() == 0
+    assert daemon.log[-1]["event"] == "stopped"
+    (told_of,) = daemon.told("restart needed")
+    assert told_of["settings"] == ["dialing.queue_context"]
+
+
+def test_a_reload_with_mistakes_changes_nothing(place: Place) -> None:
+    with place.daemon() as daemon:
+        place.wait_for("/healthz", "ok")
+        place.configure("[redsi]\n")
+        daemon.send_signal(signal.SIGHUP)
+        place.wait_for("/healthz", "ok")
+        daemon.send_signal(signal.SIGINT)
+        assert daemon.wait() == 0
+    (refused,) = daemon.told("reload refused")
+    assert refused["problems"] == ["redsi: there is no such setting"]
+
+
+def test_an_embedded_redis_serves_a_trial(place: Place) -> None:
+    with place.daemon("--volatile", DIALER_REDIS__URL="embedded"):
+        place.wait_for("/metrics", 'dialer_port_up{port="redis"} 1.0')

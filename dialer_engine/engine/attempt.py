@@ -357,11 +357,6 @@ class Driver:
             fields = {**attempt.call.to_fields(), "position": position.to_json()}
             await self.store.calls.progress(attempt.id, fields, now=self.clock().timestamp())
 
-        async def opt_out() -> None:
-            now = self.clock().timestamp()
-            entry = DoNotCall(attempt.number.identity, reason="opt-out in a call", by=attempt.id, at=now)
-            await self.store.do_not_call.add(entry)
-
         zone = ZoneInfo(attempt.campaign.active_period.timezone)
         return await ivr.run(
             attempt.flow,
@@ -371,9 +366,15 @@ class Driver:
             channel=_Channel(self.pbx, attempt.id),
             inbox=attempt.inbox,
             record=record,
-            opt_out=opt_out,
+            opt_out=lambda: opt_out(self.store, attempt, self.clock()),
             now=lambda: self.clock().astimezone(zone),
         )
+
+
+async def opt_out(store: Store, attempt: Attempt, now: datetime) -> None:
+    """The callee wants no more calls, of any campaign. Written twice it says the same."""
+    entry = DoNotCall(attempt.number.identity, reason="opt-out in a call", by=attempt.id, at=now.timestamp())
+    await store.do_not_call.add(entry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from dialer_engine import log
 from dialer_engine.core import reschedule
 from dialer_engine.core.call import Phase, outcome
 from dialer_engine.core.model import Due, Outcome, RescheduleRule
 from dialer_engine.core.trunk import code_text, counts_against_trunk, got_through
-from dialer_engine.engine.attempt import Attempt, Pbx, Verdict
+from dialer_engine.engine.attempt import Attempt, Pbx, Verdict, opt_out
 from dialer_engine.engine.board import Board
 from dialer_engine.errors import NotFound, Rejected, Unavailable
 from dialer_engine.metrics import Metrics
@@ -28,6 +29,8 @@ RETURN_SECONDS = 10.0
 """A contact refused before an INVITE comes back after so long: others show meanwhile whether it is the trunk."""
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0)
 HANGUP_TRIES = 5
+
+T = TypeVar("T")
 
 _log = log.get("settling")
 
@@ -57,6 +60,9 @@ class Settler:
         await self._silence(attempt)
         result = outcome(attempt.call, attempt.flow_result)
         self._judge_trunk(attempt, result)
+        if attempt.flow_result is not None and attempt.flow_result.opted_out:
+            # Who hung up before his wish was written has said it all the same.
+            await self._until_written(lambda: opt_out(self.store, attempt, self.clock()))
         line = self.board.lines.get(attempt.campaign.id)
         campaign = (
             line.campaign if line is not None else attempt.campaign
@@ -126,7 +132,7 @@ class Settler:
         if line is not None:
             line.supply.look_again()
 
-    async def _until_written(self, write: Callable[[], Awaitable[bool]]) -> bool:
+    async def _until_written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Every verb is idempotent, so a lost reply costs nothing but another try."""
         for n in itertools.count():
             try:

@@ -81,7 +81,7 @@ def test_the_readme_shows_the_chart_of_the_code() -> None:
     _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- call-chart -->\n")
     chart, end, _ = rest.partition("<!-- /call-chart -->")
     assert end
-    assert chart.strip() == call.render_chart().strip()
+    assert chart.strip() == f"```mermaid\n{call.render_chart().strip()}\n```"
 
 
 def test_the_unit_does_not_restart_what_a_restart_cannot_mend() -> None:

@@ -12,7 +12,7 @@ from dialer_engine.store.calls import Calls
 from dialer_engine.store.campaigns import Campaigns
 from dialer_engine.store.dnc import DoNotCallLists
 from dialer_engine.store.ivrs import Ivrs
-from dialer_engine.store.link import Link
+from dialer_engine.store.link import Link, connect
 from dialer_engine.store.lists import Lists
 from dialer_engine.store.reading import Reading
 from dialer_engine.store.results import Audit, Results
@@ -43,7 +43,7 @@ class Store:
         cls, url: str, *, prefix: str = "dialer", timeout_seconds: float = 5.0, default_timezone: str = "UTC"
     ) -> Store:
         """Connect, and compare the contract version. Raises Unavailable and ConfigError."""
-        store = cls(Link(url, prefix, timeout_seconds), default_timezone)
+        store = cls(Link(connect(url, timeout_seconds), prefix), default_timezone)
         try:
             await store._agree_on_version()
         except BaseException:

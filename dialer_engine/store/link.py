@@ -83,10 +83,10 @@ class _Request:
 class Link:
     """`base` begins every key of the dispatch slot; a call list has a slot of its own, `list_base`."""
 
-    def __init__(self, url: str, prefix: str, timeout_seconds: float) -> None:
+    def __init__(self, client: Redis, prefix: str) -> None:
         self.prefix = prefix
         self.base = f"{{{prefix}}}"
-        self._client = connect(url, timeout_seconds)
+        self._client = client
         self._scripts: dict[str, Script] = {}
         self._loaded: set[Script] = set()
         self._waiting: list[_Request] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NoReturn, TypeVar
@@ -84,7 +85,8 @@ class Ari:
         self._startup_time: str | None = None
         self._version: tuple[int, ...] = ()
         self._followed: frozenset[str] = frozenset()
-        self._recent: dict[bytes, None] = {}
+        self._recent: set[bytes] = set()
+        self._recent_order: deque[bytes] = deque()
         self.counts = AriCounts()
 
     async def __aenter__(self) -> Ari:
@@ -202,9 +204,10 @@ class Ari:
         """
         if frame in self._recent:
             return True
-        self._recent[frame] = None
+        self._recent.add(frame)
+        self._recent_order.append(frame)
         if len(self._recent) > RECENT_FRAMES:
-            del self._recent[next(iter(self._recent))]
+            self._recent.remove(self._recent_order.popleft())
         return False
 
     def _count_unknown(self, name: str) -> None:
@@ -238,8 +241,9 @@ class Ari:
         nothing was sent (in particular while no events come: an answered call would be hung up in silence),
         Unavailable when nobody knows.
 
-        A channel that goes to the dialplan is subscribed to here, unless its endpoint is one of the sources,
-        which hear it from its first event on.
+        Asterisk does not subscribe us to a channel that goes to the dialplan. If its endpoint is one of the
+        sources, it is heard from its first event on; else it is subscribed to here, once it is made, and one
+        that fails at once is over by then (Unavailable). There is no source for Local/.
 
         `endpoint` is "PJSIP/NUMBER@TRUNK" and the like; `caller_id` is `"Name" <number>` or a number;
         `timeout_seconds` of ringing go to Asterisk as whole seconds, rounded up. `other_channel_id` names the
@@ -256,8 +260,10 @@ class Ari:
         else:
             body |= {"context": to.context, "extension": to.extension, "priority": to.priority}
         await self._make(channel_id, f"/channels/{segment(channel_id)}", body, variables, other_channel_id)
+        following = [self._follow_far_half(other_channel_id)] if other_channel_id else []
         if isinstance(to, ToDialplan) and _source_of(endpoint) not in self._followed:
-            await self._follow(channel_id)
+            following.append(self._follow(channel_id))
+        await asyncio.gather(*following)
 
     async def create(
         self,
@@ -275,6 +281,8 @@ class Ari:
         body: dict[str, object] = {"endpoint": endpoint, "app": self._app, "appArgs": args}
         body["channelId"] = channel_id
         await self._make(channel_id, "/channels/create", body, variables, other_channel_id)
+        if other_channel_id:
+            await self._follow_far_half(other_channel_id)
 
     async def dial(self, channel_id: str, *, timeout_seconds: float) -> None:
         """Dial a created channel. Raises Rejected(409) when it is not in our application (yet)."""
@@ -307,8 +315,6 @@ class Ari:
             await self._confirm(channel_id)
         else:
             _made(reply)
-        if other_channel_id:
-            await self._follow_far_half(other_channel_id)
 
     async def _confirm(self, channel_id: str) -> None:
         """Is a 409 true? Asterisk's errno of an old conflict sticks to the connection's thread and colours

@@ -111,7 +111,9 @@ class Dial(Event, frozen=True, gc=False, tag=True, kw_only=True):
     """Progress of a dialed leg: status "" at the start, RINGING, PROGRESS, ANSWER, or how it failed.
 
     Lossy: only causes 17, 34, 3 and 20 have a word of their own, the rest is NOANSWER, and a ring time-out
-    gives no final status at all. `caller` is there when a dialplan dials (the ;2 half of a Local/ channel).
+    gives no final status at all. With a `caller` this is not about our own dialing: the ;2 half of a Local/
+    channel dials the carrier, or a caller of ours waits in Queue() and the peer is an agent's leg (ANSWER:
+    the agent took the call). Hence `channel_id` is always the peer's.
     """
 
     peer: Leg

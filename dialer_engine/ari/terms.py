@@ -66,6 +66,8 @@ class AriCounts:
     """What an operator may want to see; only ever grows."""
 
     events: int = 0
+    doubles: int = 0
+    """Events that came twice and were handed on once."""
     malformed: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     connections: int = 0
@@ -82,7 +84,8 @@ class ToApp:
 
 @dataclass(frozen=True, slots=True)
 class ToDialplan:
-    """An answered call goes to a place of the dialplan. It is heard only through `Ari`'s sources."""
+    """An answered call goes to a place of the dialplan. Unlike an application it is not hung up in silence when
+    nobody listens: the dialplan decides."""
 
     context: str
     extension: str

@@ -406,9 +406,13 @@ class FakeAri:
 
     async def _tell(self, channel: Channel, event: dict[str, Any]) -> None:
         """To the applications that follow the channel, or the endpoint it belongs to."""
+        at = _stamp()
         for app in [*self.apps.values()]:
-            if channel.id in app.channels or (app.sources and channel.name.startswith("PJSIP/")):
-                await self.send(app, {"channel": channel.json(), **event})
+            subscriptions = (channel.id in app.channels) + bool(
+                app.sources and channel.name.startswith("PJSIP/")
+            )
+            for _ in range(subscriptions):  # each sends the event, and they are the same to the byte
+                await self.send(app, {"channel": channel.json(), "timestamp": at, **event})
 
     async def _dialed(self, channel: Channel, status: str) -> None:
         await self._tell(channel, {"type": "Dial", "peer": channel.json(), "dialstatus": status})
@@ -422,7 +426,7 @@ class FakeAri:
         kind, ring, detail = number[0], int(number[1:3]) / 10, int(number[3:6])
         await self._dialed(channel, "")
         if endpoint.startswith("Local/"):
-            await self._far_half(channel, detail)
+            await self._far_half(channel, ring, detail)
             return
         if ring or kind == "6":
             await self._changed(channel, "Ringing")
@@ -438,8 +442,11 @@ class FakeAri:
             return
         await self._changed(channel, "Up")
         await self._dialed(channel, "ANSWER")
-        if channel.app and not channel.in_app:
-            await self._enter(channel)
+        answered_in = channel.app or (
+            channel.place.get("context") == "dialer-answered" and channel.place["exten"]
+        )
+        if answered_in and not channel.in_app:
+            await self._enter(channel, answered_in, [] if channel.app else ["answered"])
         if kind == "2":
             await asyncio.sleep(detail / 10)
             await self._end(channel, 16)
@@ -448,19 +455,20 @@ class FakeAri:
             for digit in number[5 : 5 + int(number[4])]:
                 await self._tell(channel, {"type": "ChannelDtmfReceived", "digit": digit, "duration_ms": 100})
 
-    async def _enter(self, channel: Channel) -> None:
-        app = self.apps.get(channel.app)
+    async def _enter(self, channel: Channel, name: str, args: list[str]) -> None:
+        app = self.apps.get(name)
         if app is None or app.socket is None:  # a registered application that nobody listens to hangs up
             await self._end(channel, 16)
             return
         channel.in_app = True
-        await self._tell(channel, {"type": "StasisStart", "args": []})
+        app.channels.add(channel.id)
+        await self._tell(channel, {"type": "StasisStart", "args": args})
 
-    async def _far_half(self, channel: Channel, code: int) -> None:
+    async def _far_half(self, channel: Channel, ring: float, code: int) -> None:
         """Through the dialplan, which tells its own word about the call and passes the cause on."""
         far = next(other for other in self.channels.values() if other.name == f"{channel.name};2")
         leg = Channel(f"far.{channel.id}", "PJSIP/carrier-2")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(ring)
         for status in ("", LOSSY.get(CAUSES[code], "NOANSWER")):
             await self._tell(
                 far, {"type": "Dial", "peer": leg.json(), "caller": far.json(), "dialstatus": status}

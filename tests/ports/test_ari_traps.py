@@ -15,6 +15,7 @@ from dialer_engine.ari import (
     Ari,
     AriConfig,
     ChannelDestroyed,
+    ChannelDtmfReceived,
     ChannelVarset,
     Connected,
     Dial,
@@ -22,6 +23,7 @@ from dialer_engine.ari import (
     NotSent,
     Patience,
     StasisStart,
+    ToDialplan,
 )
 from dialer_engine.errors import Rejected, Unavailable
 from tests.lab import number
@@ -355,12 +357,26 @@ async def test_a_name_that_is_no_utf8_does_not_cost_the_event(pbx: FakeAri) -> N
         await c.owner.event(ChannelDestroyed, "x")
 
 
-async def test_a_duplicated_event_is_handed_on_twice(pbx: FakeAri) -> None:
-    """The call's table does not mind; hiding it here would need a memory."""
+async def test_a_doubled_event_is_handed_on_once(pbx: FakeAri) -> None:
+    """A channel heard through two subscriptions presses every key twice; two true presses differ in their
+    time."""
+    key = {"type": "ChannelDtmfReceived", "channel": {"id": "x"}, "digit": "5", "duration_ms": 100}
     async with client(pbx) as c:
-        for _ in range(2):
-            await pbx.send_raw(destroyed("x"), c.app)
-        await c.owner.until(lambda: len(c.owner.all(ChannelDestroyed, "x")) == 2)
+        for at in ("2026-11-24T15:00:00.000+0000", "2026-11-24T15:00:00.200+0000"):
+            for _ in range(2):
+                await pbx.send_raw(json.dumps({**key, "timestamp": at}), c.app)
+        await pbx.send_raw(destroyed("x"), c.app)
+        await c.owner.event(ChannelDestroyed, "x")
+        assert len(c.owner.all(ChannelDtmfReceived, "x")) == 2
+        assert c.ari.counts.doubles == 2
+
+
+async def test_a_dialplan_call_that_cannot_be_followed_is_an_unknown_fate(pbx: FakeAri) -> None:
+    async with client(pbx, patience=HASTY) as c:
+        pbx.silent.add("/subscription")
+        with pytest.raises(Unavailable) as lost:
+            await c.call(number.stays(), to=ToDialplan("from-trunk", "1234"))
+        assert not isinstance(lost.value, NotSent)
 
 
 async def test_a_giant_frame_is_read(pbx: FakeAri) -> None:
@@ -384,9 +400,8 @@ async def test_a_flood_does_not_hold_the_loop(pbx: FakeAri) -> None:
 
 
 async def _flood(pbx: FakeAri, app: str, count: int) -> None:
-    frame = destroyed("x", filling="x" * 500)
-    for _ in range(count):
-        await pbx.send_raw(frame, app)
+    for number_ in range(count):
+        await pbx.send_raw(destroyed("x", filling="x" * 500, serial=number_), app)
 
 
 async def test_a_slow_reader_loses_nothing(pbx: FakeAri) -> None:

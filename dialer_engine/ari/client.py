@@ -40,8 +40,8 @@ SETTLED_SECONDS = 5.0
 """A connection that lived so long was a good one: the next loss starts again with the shortest delay."""
 
 RECENT_FRAMES = 1024
-"""How far apart the two may be of an event that is sent twice: side by side on an idle Asterisk, but more than 16
-frames at 500 calls/s. See `Ari._is_double`."""
+"""How far apart the two may be of an event that is sent twice: side by side on an idle Asterisk, but more
+than 16 frames at 500 calls/s. See `Ari._is_double`."""
 
 DEFAULT_PATIENCE = Patience()
 TO_APP = ToApp()
@@ -85,8 +85,8 @@ class Ari:
         self._startup_time: str | None = None
         self._version: tuple[int, ...] = ()
         self._followed: frozenset[str] = frozenset()
-        self._recent: set[bytes] = set()
-        self._recent_order: deque[bytes] = deque()
+        self._recent: set[int] = set()
+        self._recent_order: deque[int] = deque()
         self.counts = AriCounts()
 
     async def __aenter__(self) -> Ari:
@@ -198,14 +198,17 @@ class Ari:
         self._on_event(event)
 
     def _is_double(self, frame: bytes) -> bool:
-        """A channel heard both by its own subscription and by its endpoint's sends every event twice, a key too.
+        """A channel heard both by its own subscription and by its endpoint's sends every event twice, a key
+        too.
 
-        The two are the same bytes. Two different events never are: at least their times differ.
+        The two are the same bytes. Two different events never are: at least their times differ. Hashes are
+        kept, 64 bits of them, not frames: a frame may be of any size.
         """
-        if frame in self._recent:
+        seen = hash(frame)
+        if seen in self._recent:
             return True
-        self._recent.add(frame)
-        self._recent_order.append(frame)
+        self._recent.add(seen)
+        self._recent_order.append(seen)
         if len(self._recent) > RECENT_FRAMES:
             self._recent.remove(self._recent_order.popleft())
         return False

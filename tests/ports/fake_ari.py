@@ -123,6 +123,7 @@ class FakeAri:
                 web.delete("/ari/channels/{id}", self._hangup),
                 web.post("/ari/channels/{id}/dial", self._dial),
                 web.post("/ari/channels/{id}/play/{play}", self._play),
+                web.get("/ari/playbacks/{play}", self._playback),
                 web.delete("/ari/playbacks/{play}", self._stop_play),
                 web.post("/ari/channels/{id}/continue", self._continue),
                 web.post("/ari/channels/{id}/variables", self._set_variables),
@@ -324,6 +325,10 @@ class FakeAri:
             self._plays.pop(play, None)
             playback = {"id": play, "target_uri": f"channel:{channel.id}", "state": "done"}
             self._start(None, self._tell(channel, {"type": "PlaybackFinished", "playback": playback}))
+
+    async def _playback(self, request: web.Request) -> web.Response:
+        known = request.match_info["play"] in self._plays
+        return web.json_response({"state": "playing"}) if known else _error(404, "Playback not found")
 
     async def _stop_play(self, request: web.Request) -> web.Response:
         task = self._plays.get(request.match_info["play"])

@@ -160,12 +160,14 @@ async def test_a_playback_tells_its_end(pbx: Pbx) -> None:
         finished = await c.owner.event(PlaybackFinished, channel_id)
         assert (finished.playback.id, finished.playback.state) == ("play-1", "done")
         assert await c.ari.stop_playback("play-never-begun") is False
+        assert await c.ari.is_playing("play-never-begun") is False
 
 
 async def test_a_playback_is_stopped_with_all_its_media(pbx: Pbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0))
         await c.ari.play(channel_id, ["sound:hello-world"] * 30, "play-2")
+        assert await c.ari.is_playing("play-2") is True
         assert await c.ari.stop_playback("play-2") is True
         finished = await c.owner.event(PlaybackFinished, channel_id, seconds=5)
         assert finished.playback.id == "play-2"

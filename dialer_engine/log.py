@@ -27,9 +27,12 @@ from structlog.typing import FilteringBoundLogger, Processor
 NUMBER_KEYS = frozenset({"number", "numbers", "identity", "dialed", "caller_id", "endpoint"})
 """Keys whose values are telephone numbers or hold one."""
 
-_WAITING_LINES = 10_000
+WAITING_LINES = 10_000
+"""What a stalled reader may leave unread before further lines are dropped."""
 _CLOSING_SECONDS = 2.0
-_BUT_LAST_THREE_DIGITS = re.compile(r"\d(?=[\d*#]{3})")
+_BUT_LAST_THREE_DIGITS = re.compile(
+    r"\d(?=(?:[^\d@]*\d){3})"
+)  # across separators, not across the @ of an endpoint
 
 
 def get(room: str) -> FilteringBoundLogger:
@@ -65,7 +68,7 @@ def setup(
 
 
 def masked(text: str) -> str:
-    """The text with every digit but the last three of each number replaced: `*********789`."""
+    """The text with every digit of a number but its last three replaced: `+*** *** *** 789`."""
     return _BUT_LAST_THREE_DIGITS.sub("*", text)
 
 
@@ -128,7 +131,7 @@ class _Writer(threading.Thread):
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(name="log", daemon=True)
         self._stream = stream
-        self._lines: queue.Queue[bytes | None] = queue.Queue(_WAITING_LINES)
+        self._lines: queue.Queue[bytes | None] = queue.Queue(WAITING_LINES)
         self._dropped = 0
         self.start()
 

@@ -1,6 +1,6 @@
 """One attempt: a call driven from its slot to its end, and never settled here.
 
-What became of the call is read from the facts (`Attempt.call`, `flow_result`, `verdict`) by its owner when the
+What became of the call is read from the facts (`Attempt.call`, `said`, `verdict`) by its owner when the
 task is done, however it is done: so a cancellation at any await, or before the first step, settles exactly once.
 Events are fed into the facts the moment they arrive, not when the task gets to run; the task only looks.
 """
@@ -106,6 +106,13 @@ class Attempt:
     def far_id(self) -> str:
         """The id of the far half of a Local/ channel: as wide as ours, so that none is a prefix of another."""
         return f"f{self.id[1:]}"
+
+    @property
+    def said(self) -> flows.FlowResult | None:
+        """What the flow came to; of a call that ended before its flow went on again, what was recorded."""
+        if self.flow_result is None and self.position is not None:
+            return flows.FlowResult.of(self.position)
+        return self.flow_result
 
     def feed(self, event: Event, at: datetime, **facts: int | str | bool | None) -> bool:
         """Take what has happened into the facts and let the task look at them."""

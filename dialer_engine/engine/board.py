@@ -23,6 +23,7 @@ class Board:
     claiming: set[AttemptId] = field(default_factory=set)  # asked for, not answered yet
     store_trouble: str | None = "not yet asked"
     strays: bool = True  # Redis may hold attempts of ours that are not in `attempts`
+    looked: asyncio.Event = field(default_factory=asyncio.Event)  # `usable` holds what Redis knows
     pbx_up: bool = False
     stopped: bool = False
     draining: bool = False

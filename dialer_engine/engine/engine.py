@@ -230,9 +230,9 @@ class Engine:
     async def _keep_alive(self) -> None:
         """Heartbeats, leases, the clock, and attempts of ours that nobody drives."""
         due: dict[Callable[[], Coroutine[None, None, None]], tuple[float, float]] = {
+            self._recover: (RECOVER_SECONDS, 0.0),  # before the heartbeat, which lets the dialing begin
             self._beat: (HEARTBEAT_SECONDS, 0.0),
             self._extend: (EXTEND_SECONDS, 0.0),
-            self._recover: (RECOVER_SECONDS, 0.0),
         }
         loop = asyncio.get_running_loop()
         while True:
@@ -274,7 +274,11 @@ class Engine:
         await self._store.calls.extend(self._owner, list(self._board.attempts), deadline=deadline)
 
     async def _recover(self) -> None:
-        """Only when all of ours are accounted for may anything new be dialed."""
+        """Only when all of ours are accounted for may anything new be dialed.
+
+        Not before the campaigns have been read: a call adopted without its flow is hung up.
+        """
+        await self._board.looked.wait()
         await self._recovery.run(lease_seconds=LEASE_SECONDS, dead_after_seconds=DEAD_AFTER_SECONDS)
         self._board.strays = False
 

@@ -63,6 +63,7 @@ class Follower:
         for view in snapshot.campaigns.values():
             await self._follow(view)
         self._forget(snapshot)
+        self.board.looked.set()
         await self._complete_the_drained()
         self.board.wake.set()
 

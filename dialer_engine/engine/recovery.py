@@ -16,7 +16,7 @@ import orjson
 from dialer_engine import log
 from dialer_engine.core.call import Call, Event
 from dialer_engine.core.compliance import Number
-from dialer_engine.core.flow import Flow, FlowResult, Position
+from dialer_engine.core.flow import Flow, Position
 from dialer_engine.core.flow.blocks import HangUpBlock
 from dialer_engine.core.model import ActivePeriod, Campaign, IvrId, Trunk
 from dialer_engine.engine.attempt import Attempt
@@ -79,8 +79,6 @@ class Recovery:
             position=position,
         )
         attempt.call.dial_timeout_seconds = campaign.dial_timeout_seconds
-        if position is not None and position.end:
-            attempt.flow_result = FlowResult.of(position)
         if record.forbidden is not None:
             attempt.feed(Event.FORBIDDEN, self.clock(), value=record.forbidden)
         return attempt

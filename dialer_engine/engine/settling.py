@@ -58,9 +58,9 @@ class Settler:
 
     async def _settle(self, attempt: Attempt) -> None:
         await self._silence(attempt)
-        result = outcome(attempt.call, attempt.flow_result)
+        result = outcome(attempt.call, attempt.said)
         self._judge_trunk(attempt, result)
-        if attempt.flow_result is not None and attempt.flow_result.opted_out:
+        if attempt.said is not None and attempt.said.opted_out:
             # Who hung up before his wish was written has said it all the same.
             await self._until_written(lambda: opt_out(self.store, attempt, self.clock()))
         line = self.board.lines.get(attempt.campaign.id)
@@ -175,7 +175,7 @@ def after(
 
 def item(attempt: Attempt, result: Outcome) -> dict[str, object]:
     """The result as spec section 7 shapes it; the store fills in what the attempt's record knows."""
-    times, said = attempt.call.times, attempt.flow_result
+    times, said = attempt.call.times, attempt.said
     return {
         "number": attempt.number.submitted,
         "status": result.status,

@@ -49,7 +49,7 @@ lab: setup  ## watch the daemon dial a whole campaign on two real Asterisks
 	$(BIN)/python -m tests.lab.watch
 
 chaos: setup  ## kill the daemon at every step and count what was lost
-	$(BIN)/python -m tests.lab.chaos
+	$(BIN)/python -m tests.chaos
 
 bench: setup  ## the figures of the README, measured here
 	for measure in bench/*.py; do $(BIN)/python $$measure || exit; done

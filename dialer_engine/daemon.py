@@ -95,7 +95,9 @@ def _compose(config: Config, store: Store, counted: metrics.Metrics) -> tuple[En
     made: list[Ari] = []
 
     def connect(on_event: Callable[[AriEvent], None], on_state: Callable[[AriState], None]) -> Ari:
-        made.append(Ari(address, on_event, on_state))
+        # Local/ channels belong to no endpoint that could be followed: they are found among all channels.
+        watch_all = any(trunk.is_local for trunk in config.trunk_table().values())
+        made.append(Ari(address, on_event, on_state, watch_all=watch_all))
         return made[0]
 
     engine = Engine(

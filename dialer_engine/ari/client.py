@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NoReturn, TypeVar
 
-import aiohttp
 import msgspec
 
-from dialer_engine.ari.events import WANTED, ApplicationReplaced, AriEvent, Malformed, Unknown, decode
-from dialer_engine.ari.replies import Application, ChannelSnapshot, Info, Variable
-from dialer_engine.ari.rest import EventSocket, NotSent, Reply, Rest, accepted, segment
+from dialer_engine.ari.events import WANTED, WATCHED, AriEvent
+from dialer_engine.ari.feed import Feed
+from dialer_engine.ari.replies import Application, ChannelSnapshot, DeviceState, Info, Variable
+from dialer_engine.ari.rest import NotSent, Reply, Rest, accepted, segment
 from dialer_engine.ari.terms import (
     AriConfig,
     AriCounts,
@@ -32,19 +31,14 @@ from dialer_engine.ari.terms import (
     ToApp,
     ToDialplan,
 )
-from dialer_engine.errors import NotFound, Rejected, Replaced, Unavailable
+from dialer_engine.errors import NotFound, Rejected, Unavailable
 
-FIRST_DELAY_SECONDS = 0.1
-LONGEST_DELAY_SECONDS = 5.0
-SETTLED_SECONDS = 5.0
-"""A connection that lived so long was a good one: the next loss starts again with the shortest delay."""
-
-RECENT_FRAMES = 1024
-"""How far apart the two may be of an event that is sent twice: side by side on an idle Asterisk, but more
-than 16 frames at 500 calls/s. See `Ari._is_double`."""
+ANSWERED_CONTEXT = "dialer-answered"
+"""Of the shipped dialplan (config/asterisk/extensions_dialer.conf): where an answered call waits for us."""
+WATCH_SUFFIX = "-watch"
+"""The second application, which hears all channels of the PBX; another one, for each may have a channel but once."""
 
 DEFAULT_PATIENCE = Patience()
-TO_APP = ToApp()
 
 _T = TypeVar("_T")
 
@@ -57,9 +51,11 @@ class Ari:
     Unavailable: certainly not carried out), Rejected (with Asterisk's status as `code`) or NotFound. None
     waits longer than its deadline.
 
-    `sources` ("endpoint:PJSIP/carrier") are followed at every connection: the channels of such an endpoint are
-    heard although no originate subscribed them. Never deviceState:, it can deadlock Asterisk (#2170).
-    `extra_events` are ChannelVarset and ChannelDialplan, left out by default for their number.
+    `sources` ("endpoint:PJSIP/carrier") are followed at every connection, and so is every endpoint once called:
+    the channels of such an endpoint are heard although no originate subscribed them. Never deviceState:, it can
+    deadlock Asterisk (#2170).
+    `watch_all`: a second socket hears every channel of the PBX (Dial, state, end, UserEvent), for trunks that have no
+    endpoint to follow: Local/. `extra_events` are ChannelVarset and ChannelDialplan, left out for their number.
     """
 
     def __init__(
@@ -69,25 +65,52 @@ class Ari:
         on_state: Callable[[AriState], None],
         *,
         sources: Sequence[str] = (),
+        watch_all: bool = False,
         extra_events: Sequence[str] = (),
         patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
         self._app = config.app
         self._application = f"/applications/{segment(config.app)}"
-        self._on_event = on_event
         self._on_state = on_state
-        self._sources = tuple(sources)
-        self._filter = [{"type": name} for name in (*WANTED, *extra_events)]
+        self._sources = dict.fromkeys(sources, True)
         self._patience = patience
         self._rest = Rest(config.url, config.username, config.password, patience)
         self._state: AriState = Lost("not yet connected")
-        self._connected_at = math.inf
+        self._deaf: dict[str, str] = {}
         self._startup_time: str | None = None
+        self._restarted = False
         self._version: tuple[int, ...] = ()
-        self._followed: frozenset[str] = frozenset()
-        self._recent: set[int] = set()
-        self._recent_order: deque[int] = deque()
+        self._following = asyncio.Lock()
+        self._waiting_room = False
         self.counts = AriCounts()
+        self._feeds = [
+            self._feed(config.app, (*WANTED, *extra_events), on_event, self._prepare, everything=False)
+        ]
+        if watch_all:
+            app = config.app + WATCH_SUFFIX
+            self._feeds.append(self._feed(app, WATCHED, on_event, self._prepare_nothing, everything=True))
+
+    def _feed(
+        self,
+        app: str,
+        wanted: Sequence[str],
+        on_event: Callable[[AriEvent], None],
+        prepare: Callable[[], Awaitable[None]],
+        *,
+        everything: bool,
+    ) -> Feed:
+        self._deaf[app] = "not yet connected"
+        return Feed(
+            self._rest,
+            app,
+            wanted,
+            patience=self._patience,
+            counts=self.counts,
+            prepare=prepare,
+            on_event=on_event,
+            on_change=lambda reason: self._changed(app, reason),
+            everything=everything,
+        )
 
     async def __aenter__(self) -> Ari:
         self._rest.open()
@@ -106,53 +129,44 @@ class Ari:
     def connected(self) -> bool:
         return isinstance(self._state, Connected)
 
-    # The event socket
+    # What we hear
 
     async def run(self) -> NoReturn:
-        """Connect, listen, and connect again, for ever. Raises Replaced when another client took our name."""
-        loop = asyncio.get_running_loop()
-        tries = 0
+        """Keep the event sockets, for ever. Raises Replaced when another client took our application's name."""
         try:
-            while True:
-                self._connected_at = math.inf
-                await self._connection()
-                # A socket that opens and closes at once must not make us turn in a tight circle either.
-                tries = 0 if loop.time() - self._connected_at > SETTLED_SECONDS else tries
-                await asyncio.sleep(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**tries))
-                tries = min(tries + 1, 16)
+            async with asyncio.TaskGroup() as sockets:
+                for feed in self._feeds:
+                    sockets.create_task(feed.run())
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # one fault ended the others
         finally:
             self._state = Lost("not running")
-
-    async def _connection(self) -> None:
-        """One life of the socket; what ends it is told before the goodbyes."""
-        try:
-            async with self._rest.listen(self._app) as socket:
-                try:
-                    await self._prepare()
-                    reason = await self._read(socket)
-                except Replaced:
-                    self._tell(Lost("another client has taken our application's name"))
-                    raise
-                self._tell(Lost(reason))
-        except (Unavailable, Rejected, NotFound) as exc:
-            self._tell(Lost(str(exc)))
+        raise AssertionError("a feed has no end")
 
     async def _prepare(self) -> None:
-        """Filter, sources, and which Asterisk this is. Events wait in the socket meanwhile, in order.
-
-        The filter may have died with the application's object (Asterisk drops one without subscriptions at
-        the loss), so it is put every time.
-        """
-        await self._do("PUT", f"{self._application}/eventFilter", body={"allowed": self._filter})
-        self._followed = frozenset([source for source in self._sources if await self._follows(source)])
+        """Which Asterisk this is, and how our calls are heard there."""
+        self._sources = {source: await self._follows(source) for source in self._sources}
+        self._waiting_room = await self._is_place(ANSWERED_CONTEXT, self._app)
         info = await self.info()
-        restarted = self._startup_time not in (None, info.startup_time)
+        self._restarted = self._startup_time not in (None, info.startup_time)
         self._startup_time = info.startup_time
         self._version = _numbers(info.version)
-        self._connected_at = asyncio.get_running_loop().time()
-        self.counts.connections += 1
-        missing = tuple(source for source in self._sources if source not in self._followed)
-        self._tell(Connected(info.startup_time, restarted, missing))
+
+    async def _prepare_nothing(self) -> None:
+        """Who hears everything has nobody to follow."""
+
+    async def _hears(self, source: str) -> bool:
+        """Follow a source from the first call to it on, if Asterisk knows it."""
+        if not source:
+            return False
+        if source not in self._sources:
+            async with self._following:
+                if source not in self._sources:
+                    try:
+                        self._sources[source] = await self._follows(source)
+                    except Unavailable as exc:
+                        raise NotSent("asterisk", f"{source} cannot be followed: {exc.reason}") from exc
+        return self._sources[source]
 
     async def _follows(self, source: str) -> bool:
         try:
@@ -161,62 +175,29 @@ class Ari:
             return False
         return True
 
-    async def _read(self, socket: EventSocket) -> str:
-        """Hand on events until the socket ends; returns why it did.
+    async def _is_place(self, context: str, extension: str) -> bool:
+        """Is it in the dialplan? The device state of a Local/ channel to a place that is not is INVALID.
 
-        aiohttp tells most ends by a message; an exception comes only from answering a ping on a dead socket.
+        ARI has no other way to ask: the dialplan's own functions want a channel.
         """
-        while True:
-            try:
-                message = await socket.receive()
-            except (aiohttp.ClientError, OSError) as exc:
-                return f"event socket failed: {exc}"
-            if message.type is aiohttp.WSMsgType.TEXT:
-                self._feed(message.data)
-            elif message.type is aiohttp.WSMsgType.BINARY:
-                self.counts.malformed += 1
-            elif message.type is aiohttp.WSMsgType.ERROR:
-                return f"event socket failed: {message.data}"
-            else:
-                return f"event socket closed (code {socket.close_code})"
-
-    def _feed(self, frame: bytes) -> None:
-        if self._is_double(frame):
-            self.counts.doubles += 1
-            return
+        path = f"/deviceStates/{segment(f'Local/{extension}@{context}')}"
         try:
-            event = decode(frame)
-        except Unknown as exc:
-            self._count_unknown(str(exc))
+            return (await self._read_as(DeviceState, path)).state not in ("INVALID", "UNKNOWN")
+        except (NotFound, Rejected):
+            return False
+
+    def _changed(self, app: str, reason: str | None) -> None:
+        """We hear when each of our sockets does; a socket that has come back makes its owner look at every call."""
+        if reason is None:
+            self._deaf.pop(app, None)
+        else:
+            self._deaf[app] = reason
+        if self._deaf:
+            self._tell(Lost(next(iter(self._deaf.values()))))
             return
-        except Malformed:
-            self.counts.malformed += 1
-            return
-        self.counts.events += 1
-        if isinstance(event, ApplicationReplaced):
-            raise Replaced
-        self._on_event(event)
-
-    def _is_double(self, frame: bytes) -> bool:
-        """A channel heard both by its own subscription and by its endpoint's sends every event twice, a key
-        too.
-
-        The two are the same bytes. Two different events never are: at least their times differ. Hashes are
-        kept, 64 bits of them, not frames: a frame may be of any size.
-        """
-        seen = hash(frame)
-        if seen in self._recent:
-            return True
-        self._recent.add(seen)
-        self._recent_order.append(seen)
-        if len(self._recent) > RECENT_FRAMES:
-            self._recent.remove(self._recent_order.popleft())
-        return False
-
-    def _count_unknown(self, name: str) -> None:
-        # The names come from outside: a bounded number of them is remembered.
-        known = name in self.counts.unknown or len(self.counts.unknown) < 64
-        self.counts.unknown[name if known else "(others)"] += 1
+        missing = tuple(source for source, known in self._sources.items() if not known)
+        restarted, self._restarted = self._restarted, False
+        self._tell(Connected(self._startup_time or "", restarted, missing, self._waiting_room))
 
     def _tell(self, state: AriState) -> None:
         if isinstance(state, Lost) and state == self._state:
@@ -235,7 +216,7 @@ class Ari:
         timeout_seconds: float,
         variables: Mapping[str, str] | None = None,
         other_channel_id: str | None = None,
-        to: ToApp | ToDialplan = TO_APP,
+        to: ToApp | ToDialplan | None = None,
     ) -> None:
         """Create and dial a channel; its events may come before this returns.
 
@@ -244,9 +225,11 @@ class Ari:
         nothing was sent (in particular while no events come: an answered call would be hung up in silence),
         Unavailable when nobody knows.
 
-        Asterisk does not subscribe us to a channel that goes to the dialplan. If its endpoint is one of the
-        sources, it is heard from its first event on; else it is subscribed to here, once it is made, and one
-        that fails at once is over by then (Unavailable). There is no source for Local/.
+        `to` is where an answered call goes; None: to the shipped dialplan, where it waits for us if no socket is
+        there, or straight into our application when that dialplan is missing or its channels cannot be heard.
+        Asterisk does not subscribe us to a channel that goes to the dialplan: it is heard by its endpoint, if
+        Asterisk has one, or by `watch_all`; else it is subscribed to here, once it is made, and one
+        that fails at once is over by then (Unavailable).
 
         `endpoint` is "PJSIP/NUMBER@TRUNK" and the like; `caller_id` is `"Name" <number>` or a number;
         `timeout_seconds` of ringing go to Asterisk as whole seconds, rounded up. `other_channel_id` names the
@@ -258,15 +241,36 @@ class Ari:
             "callerId": caller_id,
             "timeout": math.ceil(timeout_seconds),
         }
+        self._require_events()
+        if to is None:
+            to = await self._place(endpoint)
         if isinstance(to, ToApp):
             body |= {"app": self._app, "appArgs": to.args}
         else:
             body |= {"context": to.context, "extension": to.extension, "priority": to.priority}
         await self._make(channel_id, f"/channels/{segment(channel_id)}", body, variables, other_channel_id)
-        following = [self._follow_far_half(other_channel_id)] if other_channel_id else []
-        if isinstance(to, ToDialplan) and _source_of(endpoint) not in self._followed:
-            following.append(self._follow(channel_id))
-        await asyncio.gather(*following)
+        await self._follow_call(channel_id, other_channel_id, endpoint, to)
+
+    async def _place(self, endpoint: str) -> ToApp | ToDialplan:
+        """The shipped dialplan, if it is there and the call's way to it can be heard."""
+        if self._waiting_room and (self._hears_all or await self._hears(_source_of(endpoint))):
+            return ToDialplan(ANSWERED_CONTEXT, self._app)
+        return ToApp()
+
+    async def _follow_call(
+        self, channel_id: str, other_channel_id: str | None, endpoint: str, to: ToApp | ToDialplan
+    ) -> None:
+        """What is not heard by itself is subscribed to now, hoping that it is not over yet."""
+        if self._hears_all:
+            return
+        if other_channel_id:
+            await self._follow_far_half(other_channel_id)
+        if isinstance(to, ToDialplan) and not self._sources.get(_source_of(endpoint)):
+            await self._follow(channel_id)
+
+    @property
+    def _hears_all(self) -> bool:
+        return len(self._feeds) > 1
 
     async def create(
         self,
@@ -463,7 +467,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _source_of(endpoint: str) -> str:
-    """The event source that hears of an endpoint's channels: "PJSIP/123@carrier" is of
-    endpoint:PJSIP/carrier."""
+    """What tells of an endpoint's channels: "PJSIP/123@carrier" is of endpoint:PJSIP/carrier; Local/ has none."""
     technology, _, resource = endpoint.partition("/")
-    return f"endpoint:{technology}/{resource.rpartition('@')[2]}"
+    return "" if technology.lower() == "local" else f"endpoint:{technology}/{resource.rpartition('@')[2]}"

@@ -182,6 +182,10 @@ WANTED = (
 """What every connection asks Asterisk to send (its event filter); the rest stays on its side."""
 
 
+WATCHED = ("Dial", "ChannelStateChange", "ChannelDestroyed", "ChannelUserevent", "ApplicationReplaced")
+"""What is heard of channels that are not in our application. A key would come twice."""
+
+
 class Malformed(Exception):
     """A frame that is no event of ours: not JSON, or a needed field is missing or of the wrong type."""
 

@@ -53,3 +53,9 @@ class Application(msgspec.Struct, frozen=True):
 
 class Variable(msgspec.Struct, frozen=True):
     value: str = ""
+
+
+class DeviceState(msgspec.Struct, frozen=True):
+    """The state of a device: INVALID where there is none."""
+
+    state: str

@@ -49,6 +49,8 @@ class Connected:
     """Another Asterisk process than last time: every call of ours is dead, and nobody will say so."""
     missing_sources: tuple[str, ...] = ()
     """Of the sources to follow, those Asterisk does not know."""
+    waiting_room: bool = True
+    """The shipped dialplan is there. Without it an answered call that finds no socket is hung up in silence."""
 
 
 @dataclass(frozen=True, slots=True)

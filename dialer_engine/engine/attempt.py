@@ -92,6 +92,7 @@ class Attempt:
     attributes: Mapping[str, object]
     flow: flows.Flow
     slot_at: float = 0.0  # by the loop's clock: not before this, so that rates are kept
+    departure: Callable[[float], float] = float  # when it may really leave, once nothing forbids it
     adopted: bool = False
     call: Call = field(default_factory=Call)
     position: flows.Position | None = None
@@ -188,8 +189,13 @@ class Driver:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, attempt.slot_at - loop.time()))
         endpoint = self._endpoint(attempt)
-        if endpoint is None or not await self._may_send(attempt):
+        if endpoint is None or attempt.call.ended or not await self._may_send(attempt):
             return
+        await asyncio.sleep(max(0.0, attempt.departure(loop.time()) - loop.time()))
+        if not self._is_open(attempt):
+            return
+        attempt.call.dial_timeout_seconds = attempt.campaign.dial_timeout_seconds
+        attempt.feed(Event.MARK_SENT, self.clock())
         attempt.posting = True
         try:
             await self.pbx.originate(
@@ -220,28 +226,28 @@ class Driver:
             return None
 
     async def _may_send(self, attempt: Attempt) -> bool:
-        """The last look before the telephone rings: the period, then (in one script) the rest."""
-        now = self.clock()
-        if not opening(attempt.campaign.active_period, now).open or not self.pbx.connected:
-            attempt.verdict = Verdict.RELEASE
+        """The last look before the telephone rings: the period, then (in one script) the rest.
+
+        The record says SENT after it. The call stays CLAIMED until the originate goes out, and what is CLAIMED at
+        its end is released: we know that nothing was sent.
+        """
+        if not self._is_open(attempt) or not self.pbx.connected:
             return False
-        # From here on the record may say SENT; a release undoes that only while we know that nothing was sent.
-        attempt.verdict = Verdict.RELEASE
-        reply = await self.store.calls.mark_sent(attempt.id, owner=self.owner, now=now.timestamp())
+        now = self.clock().timestamp()
+        reply = await self.store.calls.mark_sent(attempt.id, owner=self.owner, now=now)
         match reply.kind:
             case SentKind.OK:
-                attempt.verdict = Verdict.SETTLE
-                attempt.call.dial_timeout_seconds = attempt.campaign.dial_timeout_seconds
-                attempt.feed(Event.MARK_SENT, self.clock())
                 return True
             case SentKind.FORBIDDEN:
-                attempt.verdict = Verdict.SETTLE
                 attempt.feed(Event.FORBIDDEN, self.clock(), value=reply.reason)
             case SentKind.STOPPED:
                 pass
             case SentKind.GONE:
                 attempt.verdict = Verdict.LEAVE  # another daemon has taken it over
         return False
+
+    def _is_open(self, attempt: Attempt) -> bool:
+        return opening(attempt.campaign.active_period, self.clock()).open
 
     # --- while it lives ---
 

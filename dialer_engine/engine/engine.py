@@ -18,11 +18,10 @@ from dialer_engine.core.call import Event, Phase
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import AttemptId, CampaignId, Trunk, TrunkName
 from dialer_engine.core.pacing import Plan
-from dialer_engine.core.trunk import Bucket
 from dialer_engine.engine.attempt import Attempt, Driver, Pbx, Verdict
 from dialer_engine.engine.board import Board
 from dialer_engine.engine.following import Follower
-from dialer_engine.engine.lanes import Lane
+from dialer_engine.engine.lanes import Lane, Pace
 from dialer_engine.engine.passes import LEASE_SECONDS, Planner
 from dialer_engine.engine.recovery import Recovery
 from dialer_engine.engine.settling import Settler
@@ -79,7 +78,7 @@ class Engine:
         self._numbers = settings.numbers
         self.last_pass_at = 0.0
         owner = settings.owner
-        lanes = {name: Lane(trunk, Bucket(trunk.calls_per_second)) for name, trunk in settings.trunks.items()}
+        lanes = {name: Lane(trunk, Pace(trunk.calls_per_second)) for name, trunk in settings.trunks.items()}
         self._board = board = Board(lanes)
         self._driver = Driver(store, pbx, owner, settings.numbers, clock)
         self._settler = Settler(store, pbx, board, owner, clock, metrics)
@@ -130,9 +129,9 @@ class Engine:
         lanes = self._board.lanes
         for name, trunk in settings.trunks.items():
             if name in lanes:
-                lanes[name].trunk, lanes[name].bucket.rate = trunk, trunk.calls_per_second
+                lanes[name].trunk, lanes[name].pace.rate = trunk, trunk.calls_per_second
             else:
-                lanes[name] = Lane(trunk, Bucket(trunk.calls_per_second))
+                lanes[name] = Lane(trunk, Pace(trunk.calls_per_second))
         for name in lanes.keys() - settings.trunks.keys():
             del lanes[name]
         self._board.look.set()
@@ -371,8 +370,11 @@ class Engine:
 
     def _ended(self, attempt: Attempt, done: asyncio.Task[None]) -> None:
         del self._driving[attempt.id]
-        if not done.cancelled() and (error := done.exception()) is not None:
-            known = isinstance(error, Unavailable)
+        error = None if done.cancelled() else done.exception()
+        known = isinstance(error, Unavailable)
+        if attempt.call.phase is Phase.CLAIMED and attempt.verdict is Verdict.SETTLE and (not error or known):
+            attempt.verdict = Verdict.RELEASE  # nothing was sent
+        if error is not None:
             _log.error(
                 "attempt failed", attempt=attempt.id, reason=str(error), exc_info=None if known else error
             )

@@ -14,9 +14,8 @@ from datetime import datetime
 from dialer_engine import log
 from dialer_engine.core.flow import Flow, parse_flow
 from dialer_engine.core.model import Campaign, CampaignId, CampaignState, IvrId, TrunkName
-from dialer_engine.core.trunk import Bucket
 from dialer_engine.engine.board import Board
-from dialer_engine.engine.lanes import Lane, Line
+from dialer_engine.engine.lanes import Lane, Line, Pace
 from dialer_engine.engine.supply import Identify, Supply
 from dialer_engine.errors import DialerError, Invalid, NotFound, Problem, Unavailable
 from dialer_engine.metrics import Metrics
@@ -37,6 +36,7 @@ class Follower:
     identify: Identify
     clock: Callable[[], datetime]
     metrics: Metrics
+    _paces: dict[CampaignId, Pace] = field(default_factory=dict)  # a pause must not shorten the distance of calls
     _flows: dict[IvrId, tuple[Mapping[str, object] | None, Flow | Invalid]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -126,8 +126,9 @@ class Follower:
         line = self.board.lines.get(view.id)
         if line is None or line.view.run != view.run:
             supply = Supply(view, self.store, self.identify)
-            bucket = Bucket(campaign.calls_per_second)
-            line = Line(view, campaign, flow, lane, supply, bucket, own=self.board.own_calls(view.id))
+            pace = self._paces.setdefault(view.id, Pace(None))
+            pace.rate = campaign.calls_per_second
+            line = Line(view, campaign, flow, lane, supply, pace, own=self.board.own_calls(view.id))
             self.board.lines[view.id] = line
             _log.info("campaign runs", campaign=view.id, run=view.run)
         if line.campaign is not campaign or line.lane is not lane:
@@ -146,6 +147,7 @@ class Follower:
     def _forget(self, snapshot: Snapshot) -> None:
         for campaign in self.board.usable.keys() - snapshot.campaigns.keys():
             del self.board.usable[campaign]
+            self._paces.pop(campaign, None)
             self._drop(campaign)
 
     async def _complete_the_drained(self) -> None:

@@ -23,25 +23,73 @@ AHEAD_SECONDS = 0.05
 the floor between passes, the time that a pass itself takes would be lost to the rate."""
 
 
+class Pace:
+    """A rate, kept twice: slots are given out ahead of time, and calls leave spaced, too.
+
+    A slot alone would not do: what waits for Redis goes on when the answers come, and they come in bunches.
+    """
+
+    __slots__ = ("_departures", "_slots")
+
+    def __init__(self, rate: float | None) -> None:
+        self._slots, self._departures = Bucket(rate), Bucket(rate)
+
+    @property
+    def rate(self) -> float | None:
+        return self._slots.rate
+
+    @rate.setter
+    def rate(self, rate: float | None) -> None:
+        self._slots.rate = self._departures.rate = rate
+
+    def next_at(self, mono: float) -> float:
+        """The next free slot."""
+        return self._slots.next_at(mono)
+
+    def tokens_ahead(self, mono: float) -> int | None:
+        """Calls whose slots come within AHEAD_SECONDS; None: as many as you like."""
+        if self.rate is None:
+            return None
+        left = mono + AHEAD_SECONDS - self.next_at(mono)
+        return 0 if left < 0 else 1 + math.floor(left * self.rate)
+
+    @staticmethod
+    def slot(mono: float, *paces: Pace) -> float:
+        """The next instant that all of them allow, used up by this call."""
+        return _take(mono, [pace._slots for pace in paces])
+
+    @staticmethod
+    def departure(mono: float, *paces: Pace) -> float:
+        """When a call may leave that is ready to."""
+        return _take(mono, [pace._departures for pace in paces])
+
+
+def _take(mono: float, buckets: list[Bucket]) -> float:
+    at = max(bucket.next_at(mono) for bucket in buckets)
+    for bucket in buckets:
+        bucket.take(at)
+    return at
+
+
 @dataclass(slots=True, eq=False)
 class Lane:
     """A trunk: its brake, its rate, and who is on it."""
 
     trunk: Trunk
-    bucket: Bucket
+    pace: Pace
     brake: Brake = field(default_factory=Brake)
     own: int = 0  # attempts of this daemon, claimed and not settled
     others: int = 0  # of the other daemons, as the last reply told
     unheard: set[AttemptId] = field(default_factory=set)  # on their way, neither rang nor ended
 
     def facts(self, now: datetime, mono: float) -> TrunkFacts:
-        brake, tokens = self.brake, tokens_ahead(self.bucket, mono)
+        brake, tokens = self.brake, self.pace.tokens_ahead(mono)
         return TrunkFacts(
             name=self.trunk.name,
             live=self.own + self.others,
             capacity=self.trunk.capacity,
             tokens=tokens,
-            tokens_at=at_wall(self.bucket.next_at(mono), now, mono) if tokens == 0 else None,
+            tokens_at=at_wall(self.pace.next_at(mono), now, mono) if tokens == 0 else None,
             unheard_room=brake.room(len(self.unheard), mono),
             closed=brake.closed,
             probe_allowed=brake.closed and brake.may_dial(mono),
@@ -59,7 +107,7 @@ class Line:
     flow: Flow
     lane: Lane
     supply: Supply
-    bucket: Bucket
+    pace: Pace
     own: int = 0
     others: int = 0
     plan: Plan | None = None
@@ -82,11 +130,11 @@ class Line:
     def redefine(self, campaign: Campaign, lane: Lane) -> None:
         """An edit takes effect at once: pace, period, rules, trunk."""
         self.campaign, self.lane, self._opening = campaign, lane, None
-        self.bucket.rate = campaign.calls_per_second
+        self.pace.rate = campaign.calls_per_second
 
     def facts(self, now: datetime, mono: float) -> CampaignFacts:
         open_ = self.opening(now)
-        tokens = tokens_ahead(self.bucket, mono)
+        tokens = self.pace.tokens_ahead(mono)
         next_due = self.supply.next_due_at
         return CampaignFacts(
             id=self.campaign.id,
@@ -98,7 +146,7 @@ class Line:
             open=open_.open,
             until=open_.until,
             ready=tokens,
-            ready_at=at_wall(self.bucket.next_at(mono), now, mono) if tokens == 0 else None,
+            ready_at=at_wall(self.pace.next_at(mono), now, mono) if tokens == 0 else None,
             next_due_at=None if next_due is None else datetime.fromtimestamp(next_due, UTC),
             last_started_at=self.last_started_at,
             endpoint=self.campaign.endpoint.type,
@@ -106,18 +154,11 @@ class Line:
 
     def slot(self, mono: float) -> float:
         """The next instant that both rates allow, used up by this call."""
-        at = max(self.bucket.next_at(mono), self.lane.bucket.next_at(mono))
-        self.bucket.take(at)
-        self.lane.bucket.take(at)
-        return at
+        return Pace.slot(mono, self.pace, self.lane.pace)
 
-
-def tokens_ahead(bucket: Bucket, mono: float) -> int | None:
-    """Calls whose slots come within AHEAD_SECONDS; None: as many as you like."""
-    if bucket.rate is None:
-        return None
-    left = mono + AHEAD_SECONDS - bucket.next_at(mono)
-    return 0 if left < 0 else 1 + math.floor(left * bucket.rate)
+    def departure(self, mono: float) -> float:
+        """When a call may leave whose slot has come and that nothing forbids."""
+        return Pace.departure(mono, self.pace, self.lane.pace)
 
 
 def at_wall(at: float | None, now: datetime, mono: float) -> datetime | None:

@@ -17,7 +17,7 @@ from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.board import Board
 from dialer_engine.engine.lanes import Line
 from dialer_engine.engine.supply import Offer
-from dialer_engine.errors import Unavailable
+from dialer_engine.errors import Rejected, Unavailable
 from dialer_engine.metrics import Metrics
 from dialer_engine.store import Store
 from dialer_engine.store.records import ClaimKind, ClaimOutcome, ClaimReply, ClaimRequest
@@ -58,7 +58,7 @@ class Planner:
         for line, planned in zip(lines, plans, strict=True):
             self._tell(line, planned)
         claims = [
-            self._claim(line, self._offers(line, planned.originate, mono), mono)
+            self._claim(line, self._offers(line, planned.originate, mono))
             for line, planned in zip(lines, plans, strict=True)
             if planned.originate
         ]
@@ -84,7 +84,7 @@ class Planner:
         brake.probed(mono)
         return [probe]
 
-    async def _claim(self, line: Line, offers: list[Offer], mono: float) -> None:
+    async def _claim(self, line: Line, offers: list[Offer]) -> None:
         if not offers:
             return
         ids = [self.new_id() for _ in offers]
@@ -104,30 +104,26 @@ class Planner:
                 lease_seconds=LEASE_SECONDS,
                 now=self.clock().timestamp(),
             )
-        except Unavailable as exc:
+        except (Unavailable, Rejected) as exc:
             # Perhaps they are claimed: `recover` will find them under our name, and they still are in Redis if not.
-            self.board.trouble(exc.reason)
+            self.board.trouble(str(exc))
             line.supply.look_again()
             return
         finally:
             self.board.claiming.difference_update(ids)
-        self._take(line, list(zip(ids, offers, reply.outcomes, strict=True)), reply, mono)
+        self._take(line, list(zip(ids, offers, reply.outcomes, strict=True)), reply)
 
     def _take(
-        self,
-        line: Line,
-        answers: list[tuple[AttemptId, Offer, ClaimOutcome]],
-        reply: ClaimReply,
-        mono: float,
+        self, line: Line, answers: list[tuple[AttemptId, Offer, ClaimOutcome]], reply: ClaimReply
     ) -> None:
         """No await stands between the claim's answer and the registration of what was claimed."""
         back = []
         for attempt_id, offer, answer in answers:
             match answer.kind:
                 case ClaimKind.CLAIMED:
-                    self._begin(line, attempt_id, offer, mono)
+                    self._begin(line, attempt_id, offer)
                 case ClaimKind.FORBIDDEN:
-                    attempt = self._begin(line, attempt_id, offer, mono)
+                    attempt = self._begin(line, attempt_id, offer)
                     attempt.feed(Event.FORBIDDEN, self.clock(), value=answer.reason)
                 case ClaimKind.NUMBER_BUSY:
                     line.supply.hear_of(self.clock().timestamp() + BUSY_SECONDS)
@@ -143,7 +139,7 @@ class Planner:
         line.others = max(0, reply.campaign_live - line.own)
         line.lane.others = max(0, reply.trunk_live - line.lane.own)
 
-    def _begin(self, line: Line, attempt_id: AttemptId, offer: Offer, mono: float) -> Attempt:
+    def _begin(self, line: Line, attempt_id: AttemptId, offer: Offer) -> Attempt:
         attempt = Attempt(
             id=attempt_id,
             campaign=line.campaign,
@@ -153,7 +149,8 @@ class Planner:
             number=offer.number,
             attributes=offer.attributes,
             flow=line.flow,
-            slot_at=line.slot(mono),
+            slot_at=line.slot(asyncio.get_running_loop().time()),
+            departure=line.departure,
         )
         line.last_started_at = self.clock()
         line.lane.unheard.add(attempt_id)

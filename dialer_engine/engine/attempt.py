@@ -29,6 +29,7 @@ from dialer_engine.ari import (
     HangupReason,
     NotSent,
     PlaybackFinished,
+    StasisEnd,
     StasisStart,
 )
 from dialer_engine.core import compliance
@@ -43,6 +44,9 @@ from dialer_engine.store.records import DoNotCall, SentKind
 
 ASK_AGAIN_SECONDS = 1.0
 """Between two questions to a PBX that does not answer, or that has been told to hang up."""
+
+OTHER_SOCKET_SECONDS = 0.25
+"""Two sockets have no order between them: so long what is late on one is waited for."""
 
 _log = log.get("attempt")
 
@@ -98,6 +102,7 @@ class Attempt:
     position: flows.Position | None = None
     flow_result: flows.FlowResult | None = None
     verdict: Verdict = Verdict.SETTLE
+    legs: set[str] = field(default_factory=set)  # dialed by the far half of a Local/ channel
     posting: bool = False  # the originate is out and unanswered
     heard: bool = False  # the trunk has shown that it works, or not
     inbox: asyncio.Queue[flows.Event] = field(default_factory=asyncio.Queue)
@@ -118,33 +123,59 @@ class Attempt:
     def feed(self, event: Event, at: datetime, **facts: int | str | bool | None) -> bool:
         """Take what has happened into the facts and let the task look at them."""
         taken = self.call.feed(event, at, **facts)  # type: ignore[arg-type]
-        if self.call.ended:
-            self.inbox.put_nowait(flows.HungUp())
+        if taken and self.call.ended:
+            self._tell_flow_of_end()
         self.changed.set()
         return taken
 
+    def _tell_flow_of_end(self) -> None:
+        """Keys come over another socket than the end of a Local/ channel: the last one gets a moment to arrive."""
+        if self.trunk.is_local and self.call.entered:
+            asyncio.get_running_loop().call_later(OTHER_SOCKET_SECONDS, self.inbox.put_nowait, flows.HungUp())
+        else:
+            self.inbox.put_nowait(flows.HungUp())
+
     def hear(self, event: AriEvent, at: datetime) -> None:
-        """What Asterisk says about our channel, or about the far half of a Local/ one, as an event of the call."""
+        """What Asterisk says about our channel, or about what is behind a Local/ one, as an event of the call."""
+        if self.call.ended:
+            return  # what two sockets hear is told twice
         match event:
             case Dial():
                 self._hear_dial(event, at)
-            case ChannelStateChange() if event.channel.state == "Ringing":
-                self.feed(Event.RINGING, at, far=event.channel_id != self.id)
-            case ChannelStateChange() if event.channel.state == "Up" and event.channel_id == self.id:
-                self.feed(Event.ANSWERED, at)
+            case ChannelStateChange():
+                self._hear_state(event, at)
             case StasisStart() if event.channel.state == "Up":
                 self.feed(Event.ENTERED, at)
             case ChannelDestroyed():
-                far = event.channel_id != self.id
-                self.feed(Event.GONE, at, cause=event.cause, sip_code=event.tech_cause, far=far)
+                self._hear_end(event, at)
             case ChannelUserevent(eventname="CALLSTATUS"):
                 self.feed(Event.STATUS, at, value=str(event.fields.get("V", "")).strip()[:40] or None)
             case ChannelDtmfReceived():
                 self.inbox.put_nowait(flows.Key(event.digit))
             case PlaybackFinished():
                 self.inbox.put_nowait(flows.Played(event.playback.id, ok=event.playback.state != "failed"))
+            case StasisEnd():
+                self.inbox.put_nowait(flows.HungUp())  # no flow of ours sends a call on yet: it is over
             case _:
                 pass  # of no consequence for a call
+
+    def _hear_state(self, event: ChannelStateChange, at: datetime) -> None:
+        far = event.channel_id != self.id
+        if event.channel.state == "Ringing":
+            self.feed(Event.RINGING, at, far=far)
+        elif event.channel.state == "Up" and not far:
+            self.feed(Event.ANSWERED, at)
+
+    def _hear_end(self, event: ChannelDestroyed, at: datetime) -> None:
+        def end() -> None:
+            self.feed(Event.GONE, at, cause=event.cause, sip_code=event.tech_cause, far=far)
+
+        far = event.channel_id != self.id
+        if self.trunk.is_local and not far and not self.call.was_answered and self.call.far_cause is None:
+            # The leg behind it knows the cause, and its end comes over another socket.
+            asyncio.get_running_loop().call_later(OTHER_SOCKET_SECONDS, end)
+        else:
+            end()
 
     def _hear_dial(self, event: Dial, at: datetime) -> None:
         far = event.channel_id != self.id
@@ -220,6 +251,9 @@ class Driver:
     def _endpoint(self, attempt: Attempt) -> str | None:
         number = attempt.number
         try:
+            compliance.normalise(
+                number.submitted, self.policy
+            )  # its row may have been rewritten since it was read
             return compliance.dial(attempt.trunk, number.dialed, identity=number.identity, policy=self.policy)
         except Invalid as exc:
             attempt.feed(Event.FORBIDDEN, self.clock(), value=exc.problems[0].reason)

@@ -38,12 +38,18 @@ class Board:
             self.channels[attempt.far_id] = attempt
         self._count(attempt, +1)
 
+    def follow_leg(self, leg: str, attempt: Attempt) -> None:
+        """What the far half of a Local/ channel dials knows the true cause."""
+        self.channels[leg] = attempt
+        attempt.legs.add(leg)
+
     def forget(self, attempt: Attempt) -> None:
         """Settled, released or left to somebody else."""
         if self.attempts.pop(attempt.id, None) is None:
             return
         self.channels.pop(attempt.id, None)
-        self.channels.pop(attempt.far_id, None)
+        for channel in (attempt.far_id, *attempt.legs):
+            self.channels.pop(channel, None)
         self._count(attempt, -1)
         self.wake.set()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dialer_engine import log
-from dialer_engine.ari import AriEvent, AriState, Connected, StasisStart
+from dialer_engine.ari import AriEvent, AriState, Connected, Dial, StasisStart
 from dialer_engine.core.call import Event, Phase
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import AttemptId, CampaignId, Trunk, TrunkName
@@ -224,6 +224,9 @@ class Engine:
             await refill
         except Unavailable as exc:
             self._board.trouble(exc.reason)
+        except Rejected as exc:
+            _log.error("rows cannot be read", reason=str(exc))  # the tick tries again
+            return
         self._board.wake.set()
 
     async def _keep_alive(self) -> None:
@@ -300,8 +303,12 @@ class Engine:
 
     def _far_side(self, event: AriEvent) -> Attempt | None:
         """A leg dialed by the far half of a Local/ channel is told under its caller."""
-        caller = getattr(event, "caller_channel_id", "")
-        return self._board.channels.get(caller) if caller else None
+        caller = event.caller_channel_id if isinstance(event, Dial) else ""
+        attempt = self._board.channels.get(caller) if caller else None
+        if attempt is None or caller != attempt.far_id:
+            return None
+        self._board.follow_leg(event.channel_id, attempt)
+        return attempt
 
     def _hear_trunk(self, attempt: Attempt) -> None:
         """The first sign of life of a call shows that its trunk works."""
@@ -336,6 +343,12 @@ class Engine:
             _log.warning("asterisk lost", reason=state.reason)
             return
         _log.info("asterisk connected", startup_time=state.startup_time, restarted=state.restarted)
+        if not state.waiting_room:
+            _log.warning(
+                "shipped dialplan missing",
+                remedy="include config/asterisk/extensions_dialer.conf: without it whoever answers while this daemon "
+                "restarts is hung up in silence",
+            )
         for attempt in self._board.attempts.values():
             if attempt.call.phase is Phase.CLAIMED or attempt.call.ended:
                 continue

@@ -17,7 +17,7 @@ from dialer_engine.core.model import Campaign, CampaignId, CampaignState, IvrId,
 from dialer_engine.engine.board import Board
 from dialer_engine.engine.lanes import Lane, Line, Pace
 from dialer_engine.engine.supply import Identify, Supply
-from dialer_engine.errors import DialerError, Invalid, NotFound, Problem, Unavailable
+from dialer_engine.errors import DialerError, Invalid, NotFound, Problem, Rejected, Unavailable
 from dialer_engine.metrics import Metrics
 from dialer_engine.store import Store
 from dialer_engine.store.records import CampaignView, Snapshot
@@ -36,15 +36,23 @@ class Follower:
     identify: Identify
     clock: Callable[[], datetime]
     metrics: Metrics
-    _paces: dict[CampaignId, Pace] = field(default_factory=dict)  # a pause must not shorten the distance of calls
-    _flows: dict[IvrId, tuple[Mapping[str, object] | None, Flow | Invalid]] = field(default_factory=dict)
+    _paces: dict[CampaignId, Pace] = field(
+        default_factory=dict
+    )  # a pause must not shorten the distance of calls
+    _flows: dict[IvrId, tuple[Mapping[str, object] | Invalid, Flow | Invalid]] = field(default_factory=dict)
 
     async def run(self) -> None:
         """A root task: look, for ever."""
         while True:
             self.board.look.clear()
-            with suppress(Unavailable):
+            try:
                 await self.look()
+            except Unavailable:
+                pass
+            except (
+                Rejected
+            ) as exc:  # a key of another type, a right that is missing: nothing is known, nothing new
+                self.board.trouble(str(exc))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self.board.look.wait()
@@ -104,17 +112,18 @@ class Follower:
         """The flows of these IVRs in one round trip, parsed again only when a document has changed."""
         names = sorted(ivrs)
         documents = await asyncio.gather(*map(self._document, names))
-        read: dict[IvrId, tuple[Mapping[str, object] | None, Flow | Invalid]] = {}
+        read: dict[IvrId, tuple[Mapping[str, object] | Invalid, Flow | Invalid]] = {}
         for ivr, document in zip(names, documents, strict=True):
             known = self._flows.get(ivr)
             read[ivr] = known if known and known[0] == document else (document, _parse(ivr, document))
         self._flows = read
 
-    async def _document(self, ivr: IvrId) -> Mapping[str, object] | None:
+    async def _document(self, ivr: IvrId) -> Mapping[str, object] | Invalid:
+        """As another program may have written it."""
         try:
             return (await self.store.ivrs.load(ivr)).document
-        except NotFound:
-            return None
+        except (NotFound, Rejected, Invalid) as exc:
+            return Invalid([Problem("ivr", str(exc))])
 
     async def _tell_invalid(self, view: CampaignView, reason: str) -> None:
         if view.state is CampaignState.INVALID and view.reason == reason:
@@ -162,9 +171,9 @@ class Follower:
         return self.clock().timestamp()
 
 
-def _parse(ivr: IvrId, document: Mapping[str, object] | None) -> Flow | Invalid:
-    if document is None:
-        return Invalid([Problem("ivr", f"there is no IVR {ivr!r}")])
+def _parse(ivr: IvrId, document: Mapping[str, object] | Invalid) -> Flow | Invalid:
+    if isinstance(document, Invalid):
+        return document
     try:
         return parse_flow(document)
     except Invalid as exc:

@@ -53,6 +53,7 @@ class Supply:
         self._at_end: dict[ListId, float] = {}
         self._fresh_in_redis = True
         self._look_at = 0.0
+        self._not_before = 0.0  # the last refill failed: not at once again
         self.next_due_at: float | None = None
         self.refilling = False
         self.follow(view)
@@ -96,7 +97,7 @@ class Supply:
 
     def wants_refill(self, now: float) -> bool:
         """Is there anything to fetch that is not held yet?"""
-        if self.refilling:
+        if self.refilling or now < self._not_before:
             return False
         if self.next_due_at is not None and self.next_due_at <= now and not self._redials:
             return True
@@ -133,10 +134,12 @@ class Supply:
     async def refill(self, now: float) -> None:
         """Fetch what may be called: waiting contacts first, then unread rows. Raises Unavailable."""
         self.refilling = True
+        self._not_before = now + LOOK_AGAIN_SECONDS
         try:
             await self._fetch(now)
             while len(self._fresh) < HELD and await self._read_on(now):
                 await self._fetch(now)
+            self._not_before = 0.0
         finally:
             self.refilling = False
 

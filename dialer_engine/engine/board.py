@@ -29,9 +29,14 @@ class Board:
     draining: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     look: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
 
     def register(self, attempt: Attempt) -> None:
         """Before the first await after the claim: from now on its end settles it."""
+        self.idle.clear()
         self.attempts[attempt.id] = attempt
         self.channels[attempt.id] = attempt
         if attempt.trunk.is_local:
@@ -52,6 +57,8 @@ class Board:
             self.channels.pop(channel, None)
         self._count(attempt, -1)
         self.wake.set()
+        if not self.attempts:
+            self.idle.set()
 
     def _count(self, attempt: Attempt, change: int) -> None:
         line, lane = self.lines.get(attempt.campaign.id), self.lanes.get(attempt.trunk.name)

@@ -96,6 +96,7 @@ class Engine:
         self._errands: set[asyncio.Task[None]] = set()
         self._drain = asyncio.Event()
         self._drain_until: float | None = None
+        self._patience: asyncio.Timeout | None = None
 
     # --- what others may ask ---
 
@@ -157,15 +158,17 @@ class Engine:
         """
         self._board.draining = True
         self._drain_until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        if self._patience is not None:
+            self._patience.reschedule(self._drain_until)
         self._board.wake.set()
         self._drain.set()
         _log.info("draining", live=self.live, seconds=seconds)
 
     async def _drained(self) -> None:
         await self._drain.wait()
-        loop = asyncio.get_running_loop()
-        while self._board.attempts and (self._drain_until is None or loop.time() < self._drain_until):
-            await asyncio.sleep(FLOOR_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._drain_until) as self._patience:
+                await self._board.idle.wait()
         await self._leave()
 
     async def _leave(self) -> None:

@@ -31,10 +31,12 @@ class Ledger:
     def __init__(self) -> None:
         self.settled: Counter[str] = Counter()
         self.released: Counter[str] = Counter()
-        self.claimed: dict[str, float] = {}
+        self.first_claimed = ""
 
     def note(self, name: str, arguments: tuple[Any, ...], reply: Any) -> None:
-        if name == "settle" and reply == 1:
+        if name == "claim" and not self.first_claimed and "CLAIMED" in reply[0]:
+            self.first_claimed = arguments[9 + 5 * (reply[0][::2].index("CLAIMED"))]
+        elif name == "settle" and reply == 1:
             self.settled[arguments[0]] += 1
         elif name == "release" and reply == 1:
             self.released[arguments[0]] += 1

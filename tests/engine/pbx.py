@@ -345,7 +345,7 @@ class Port:
 
     @property
     def connected(self) -> bool:
-        return isinstance(self.state, Connected)
+        return isinstance(self.state, Connected) and not self._fate.dead
 
     def connect(self) -> None:
         """As `Ari.run` does at its start: this application is ours from now on."""
@@ -359,7 +359,7 @@ class Port:
             self._fate.inside(self._on_state, state)
 
     def hand(self, event: AriEvent) -> None:
-        if self.connected and not self._fate.dead:
+        if self.connected:
             self._fate.inside(self._on_event, event)
 
     async def originate(

@@ -100,6 +100,7 @@ class World:
         self.failures: list[Mapping[str, Any]] = []
         self.log: list[Mapping[str, Any]] = []
         self.on_task: Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]] = lambda coro: coro
+        self.on_created: Callable[[str, asyncio.Task[Any]], None] = lambda name, task: None
         self.server = fakeredis.FakeServer()
         self.redis: Any = fakeredis.FakeRedis(server=self.server, decode_responses=True)
         self._ids = itertools.count(1)
@@ -132,6 +133,7 @@ class World:
         if fate is None:
             return asyncio.Task(coro, loop=loop, **options)
         task = asyncio.Task(self.on_task(coro), loop=loop, **options)
+        self.on_created(coro.__name__, task)
         fate.tasks.add(task)
         task.add_done_callback(fate.tasks.discard)
         return task

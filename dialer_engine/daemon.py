@@ -81,6 +81,7 @@ async def _run(config: Config, options: Options) -> None:
     store = await _open_store(config, options)
     counted = metrics.Metrics(__version__)
     engine, ari = _compose(config, store, counted)
+    counted.watch_live(lambda: engine.live)
     try:
         async with ari:
             await _Daemon(config, options, store, engine, counted).live(ari, listener)

@@ -7,7 +7,7 @@ milliseconds with many campaigns: call it in a worker thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import (
@@ -25,7 +25,6 @@ from prometheus_client.metrics import MetricWrapperBase
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _PASS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-_ORIGINATE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 _Kind = TypeVar("_Kind", bound=MetricWrapperBase)
@@ -68,16 +67,13 @@ class Metrics:
 
         self._pass = histogram("tick_seconds", "Duration of a pass.", _PASS_SECONDS)
         self._overruns = counter("tick_overruns_total", "Passes longer than the tick.")
-        self._originate = histogram("originate_seconds", "Until Asterisk's answer.", _ORIGINATE_SECONDS)
         self._planned = _Children(gauge("planned_calls", "New calls of the last plan.", "campaign"))
         self._limit = _Children(gauge("limit", "1 for the limit that binds now.", "campaign", "limit"))
         self._attempts = _Children(counter("attempts_total", "Settled attempts.", "campaign", "status"))
-        self._live = _Children(gauge("live_calls", "Calls of this daemon in flight.", "campaign"))
+        self._live = gauge("live_calls", "Attempts of this daemon, claimed and not settled.")
         self._port_up = _Children(gauge("port_up", "1 while the port answers.", "port"))
         self._trunk_open = _Children(gauge("trunk_open", "0 while the brake closes the trunk.", "trunk"))
-        self._unsettled = gauge("unsettled_attempts", "Ended calls whose result waits for Redis.")
         self._illegal = counter("illegal_events_total", "Call events that the call's table refused.")
-        self._unknown = counter("unknown_events_total", "ARI events of a type not known.")
         self._draining = gauge("draining", "1 while the daemon drains.")
         self._bound: dict[int, str] = {}
 
@@ -86,10 +82,6 @@ class Metrics:
         self._pass.observe(seconds)
         if overrun:
             self._overruns.inc()
-
-    def originated(self, seconds: float) -> None:
-        """Asterisk answered an originate after so long."""
-        self._originate.observe(seconds)
 
     def planned(self, campaign: int, originate: int, limit: str) -> None:
         """The campaign's plan of this pass."""
@@ -104,10 +96,6 @@ class Metrics:
         """An attempt has its result."""
         self._attempts[str(campaign), status].inc()
 
-    def live(self, campaign: int, calls: int) -> None:
-        """The campaign's calls in flight at this daemon."""
-        self._live[str(campaign),].set(calls)
-
     def port(self, name: str, *, up: bool) -> None:
         """Redis, ARI or AMI answers, or not."""
         self._port_up[name,].set(up)
@@ -116,17 +104,13 @@ class Metrics:
         """The brake of a trunk has opened or closed it."""
         self._trunk_open[name,].set(not closed)
 
-    def unsettled(self, attempts: int) -> None:
-        """So many results wait for Redis."""
-        self._unsettled.set(attempts)
-
     def illegal_event(self) -> None:
         """A call's table refused an event."""
         self._illegal.inc()
 
-    def unknown_event(self) -> None:
-        """ARI sent an event type that we do not know."""
-        self._unknown.inc()
+    def watch_live(self, live: Callable[[], int]) -> None:
+        """Ask `live` whenever somebody looks; it is called in the thread of `render`."""
+        self._live.set_function(live)
 
     def draining(self) -> None:
         """The daemon dials nothing new until its end."""
@@ -135,7 +119,7 @@ class Metrics:
     def forget(self, campaign: int) -> None:
         """The campaign does not run any more: its gauges would otherwise stand still for ever."""
         self._bound.pop(campaign, None)
-        for gauge in (self._planned, self._limit, self._live):
+        for gauge in (self._planned, self._limit):
             gauge.forget(str(campaign))
 
     def render(self) -> bytes:

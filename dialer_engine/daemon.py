@@ -82,6 +82,8 @@ async def _run(config: Config, options: Options) -> None:
     counted = metrics.Metrics(__version__)
     engine, ari = _compose(config, store, counted)
     counted.watch_live(lambda: engine.live)
+    # When a root task fails, both ports are closed before the attempts' tasks are cancelled: nothing can be hung up
+    # or settled by an engine that is falling down, and the next start (or the twin) finds everything as it was.
     try:
         async with ari:
             await _Daemon(config, options, store, engine, counted).live(ari, listener)

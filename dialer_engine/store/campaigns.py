@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from dialer_engine.core.model import (
     ListId,
     TrunkName,
 )
-from dialer_engine.errors import Conflict, Invalid, NotFound, Problem
+from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Rejected
 from dialer_engine.store.contract import (
+    DEFINITION_BYTES,
     CampaignDefinition,
     from_json,
     missing,
@@ -27,6 +28,9 @@ from dialer_engine.store.contract import (
 )
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import CampaignView, ControlReply, PinnedList, RunCounts, Snapshot
+
+ID_DIGITS = 16
+"""Longer ones are no ids: Lua's numbers and JSON's end before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class Campaigns:
         A definition naming a missing list or IVR has `definition=None` and the reason in `problems`.
         """
         stopped, commands, trunk_live, lists, ivrs, found = await self._link.run("snapshot", now, *trunks)
-        there = frozenset(map(int, lists)), frozenset(ivrs)
+        there = frozenset(numbers(lists)), frozenset(ivrs)
         views = {CampaignId(int(fields[0])): self._view(fields, *there) for fields in found}
         self._known = {campaign: self._known[campaign] for campaign in views}  # forget what was deleted
         return Snapshot(
@@ -87,7 +91,7 @@ class Campaigns:
         lists, ivrs = await self._link.many(
             [("SMEMBERS", self._link.key("lists")), ("SMEMBERS", self._link.key("ivrs"))]
         )
-        if problems := missing(definition, frozenset(map(int, lists)), ivrs):
+        if problems := missing(definition, frozenset(numbers(lists)), ivrs):
             raise Invalid(problems)
         number = campaign or CampaignId(await self._link.do("INCR", self._link.key("next:campaign")))
         text = definition.text()
@@ -131,13 +135,13 @@ class Campaigns:
             raise AssertionError("only a queued command can be taken by another daemon")
         return answer
 
-    async def obey(self, *, now: float) -> list[ControlReply | Conflict | Invalid | NotFound]:
+    async def obey(self, *, now: float) -> list[ControlReply | Conflict | Invalid | NotFound | Rejected]:
         """Carry out what other programs have pushed to the queue of commands, each exactly once."""
-        done: list[ControlReply | Conflict | Invalid | NotFound] = []
-        while text := await self._link.do("LINDEX", self._link.key("commands"), 0):
+        done: list[ControlReply | Conflict | Invalid | NotFound | Rejected] = []
+        while (text := await self._link.do("LINDEX", self._link.key("commands"), 0)) is not None:
             try:
                 answer = await self._obey_one(text, now)
-            except (Conflict, Invalid, NotFound) as error:
+            except (Conflict, Invalid, NotFound, Rejected) as error:
                 done.append(error)
             else:
                 done += [] if answer is None else [answer]
@@ -169,11 +173,15 @@ class Campaigns:
         try:
             queued = parse_command(text)
         except Invalid:
-            if await self._link.do("LREM", self._link.key("commands"), 1, text):
+            if await self._link.run("refuse", text):
                 raise
             return None
         campaign = CampaignId(queued.campaign)
-        return await self._send(campaign, queued.command, by=queued.by, now=now, queued=text)
+        try:
+            return await self._send(campaign, queued.command, by=queued.by, now=now, queued=text)
+        except Rejected:  # a key of the campaign is of another type: the commands behind must not wait for it
+            await self._link.run("refuse", text)
+            raise
 
     async def _send(
         self,
@@ -187,7 +195,10 @@ class Campaigns:
     ) -> ControlReply | None:
         """None: another daemon has taken this queued command."""
         reads_lists = command in (Command.START, Command.RELOAD)
-        pins = await self._pins(campaign) if reads_lists else _Pins("", 0)
+        try:
+            pins = await self._pins(campaign) if reads_lists else _Pins("", 0)
+        except Rejected as exc:  # another program has stored what is no definition, or no list
+            pins = _Pins("", 0, Invalid([Problem("", str(exc))]))
         problem = str(pins.invalid) if pins.invalid else ""
         answer, *rest = await self._link.run(
             "command", campaign, command, by, now, request, queued, pins.lists, pins.rows, problem
@@ -209,10 +220,14 @@ class Campaigns:
         """The lists of the definition at their generations of now."""
         key = self._link.campaign_key(campaign, "definition")
         text, lists, ivrs = await self._link.many(
-            [("GET", key), ("SMEMBERS", self._link.key("lists")), ("SMEMBERS", self._link.key("ivrs"))]
+            [
+                ("GETRANGE", key, 0, DEFINITION_BYTES),
+                ("SMEMBERS", self._link.key("lists")),
+                ("SMEMBERS", self._link.key("ivrs")),
+            ]
         )
-        read = self._parse(campaign, text or "")
-        problems = _problems(read, frozenset(map(int, lists)), ivrs)
+        read = self._parse(campaign, text)
+        problems = _problems(read, frozenset(numbers(lists)), ivrs)
         if read.definition is None or problems:
             return _Pins("", 0, Invalid(problems))
         bases = [self._link.list_base(call_list) for call_list in read.definition.lists]
@@ -235,10 +250,15 @@ class Campaigns:
         state, run = _pairs(state_fields), _pairs(run_fields)
         read = self._parse(CampaignId(int(number)), text)
         problems = _problems(read, lists, ivrs)
+        try:
+            its_state, its_run = CampaignState(state.get("state", CampaignState.NEW)), int(state.get("run", 0))
+        except ValueError:
+            its_state, its_run = CampaignState.INVALID, 0
+            problems = (*problems, Problem("", "its state cannot be read: another program has written it"))
         return CampaignView(
             id=CampaignId(int(number)),
-            state=CampaignState(state.get("state", CampaignState.NEW)),
-            run=int(state.get("run", 0)),
+            state=its_state,
+            run=its_run,
             definition=None if problems else read.noun,
             problems=problems,
             text=text,
@@ -257,7 +277,16 @@ def _no_campaign(campaign: CampaignId) -> NotFound:
     return NotFound(f"there is no campaign {campaign}")
 
 
+def numbers(members: Iterable[str]) -> Iterator[int]:
+    """The ids in a set of Redis; what another program put there that is none stands for nothing."""
+    return (int(one) for one in members if one.isascii() and one.isdigit() and len(one) < ID_DIGITS)
+
+
 def _parsed(campaign: CampaignId, text: str, default_timezone: str) -> _Read:
+    if len(text) > DEFINITION_BYTES:
+        return _Read(
+            text, None, None, (Problem("", f"the definition is longer than {DEFINITION_BYTES} bytes"),)
+        )
     try:
         definition = parse_campaign(from_json(text))
     except Invalid as error:

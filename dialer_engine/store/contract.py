@@ -6,8 +6,11 @@ its place. What a campaign names elsewhere (lists, an IVR) is compared by `missi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
+from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar
+from unicodedata import category
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -42,9 +45,19 @@ from dialer_engine.core.model import (
 from dialer_engine.errors import Invalid, Problem
 
 STRUCK_OUT = "-"
+NO_TEXT = "\ufffd"  # what bytes that are no UTF-8 are read as
 ROW_BYTES = 4096
 DAY_SECONDS = 86_400
 MONTH_SECONDS = 31 * DAY_SECONDS
+DEFINITION_BYTES = 65_536
+"""The longest definition that the fields leave room for is shorter; a longer one is not even read."""
+TOLD_PROBLEMS = 100
+TOLD_PLACE = 200  # characters: the names in it are a stranger's
+
+_NAME_MARKS = " .,'&()+/!?_#*-"
+_CALLER_ID = re.compile(
+    r"""(?=.{1,80}\Z)(?:[+]?[0-9*#][0-9*#() ./-]*|(?P<quote>"?)(?P<name>[^"<>]*)(?P=quote)[ ]*<[+]?[A-Za-z0-9*#._-]+>)"""
+)
 
 
 class _Document(BaseModel):
@@ -67,12 +80,23 @@ def _without_repeats(values: list[int]) -> list[int]:
     return values
 
 
+def _safe_caller_id(text: str) -> str:
+    """Asterisk makes the From header of it, quoting little: what is harmless there is listed, not what is not."""
+    found = _CALLER_ID.fullmatch(text)
+    name = found["name"] or "" if found else ""
+    if not found or not all(category(one)[0] in "LMN" or one in _NAME_MARKS for one in name):
+        raise ValueError(
+            f"must be a number such as +420 123 456, or Name <123456> with no signs but {_NAME_MARKS} in the name"
+        )
+    return text
+
+
 def _text(pattern: str) -> StringConstraints:
     return StringConstraints(pattern=f"^{pattern}$")
 
 
 Name = Annotated[str, _text(r"[^\x00-\x1f\x7f]{1,200}")]
-CallerId = Annotated[str, _text(r"[^\x00-\x1f\x7f]{1,80}")]
+CallerId = Annotated[str, AfterValidator(_safe_caller_id)]
 Word = Annotated[str, _text(r"[A-Za-z0-9_.-]{1,80}")]  # a queue, a trunk, an extStatus, an IVR, a context
 Clock = Annotated[str, _text(r"(([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?|24:00(:00)?)")]
 TimeZone = Annotated[str, AfterValidator(_known_timezone)]
@@ -261,13 +285,22 @@ def _as_object(value: object) -> object:
     return {one["name"]: one["value"] for one in value}
 
 
+def _attribute_value(value: object) -> object:
+    """One reason, where a union of types would give one for each."""
+    match value:
+        case str() if len(value) <= 1000 and not any("\ud800" <= one <= "\udfff" for one in value):
+            return value
+        case bool():
+            return value
+        case int() if -(2**63) <= value < 2**64:
+            return value
+        case float() if isfinite(value):
+            return value
+    raise ValueError("must be a text of at most 1000 characters, a number, true or false")
+
+
 AttributeName = Annotated[str, _text(r"[A-Za-z0-9_]{1,40}")]
-AttributeValue = (
-    bool
-    | int
-    | Annotated[float, Field(allow_inf_nan=False)]
-    | Annotated[str, StringConstraints(max_length=1000)]
-)
+AttributeValue = Annotated[bool | int | float | str, BeforeValidator(_attribute_value)]
 
 
 class Row(_Document):
@@ -322,6 +355,8 @@ def parse_row(text: str) -> Row | None:
 
 
 def parse_command(text: str) -> QueuedCommand:
+    if NO_TEXT in text:
+        raise Invalid([Problem("", "not UTF-8 text")])
     return _checked(_COMMAND, from_json(text))
 
 
@@ -348,11 +383,17 @@ def _checked(shape: TypeAdapter[T], document: object) -> T:
     try:
         return shape.validate_python(document)
     except ValidationError as error:
-        raise Invalid([_problem(one["loc"], one["msg"]) for one in error.errors(include_url=False)]) from error
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        problems = [_problem(one["loc"], one["msg"]) for one in found[:TOLD_PROBLEMS]]
+        if len(found) > TOLD_PROBLEMS:
+            problems.append(Problem("", f"and {len(found) - TOLD_PROBLEMS} more mistakes"))
+        raise Invalid(problems) from error
 
 
 def _problem(place: Sequence[int | str], reason: str) -> Problem:
-    return Problem(".".join(map(str, place)), reason.removeprefix("Value error, "))
+    where = ".".join(map(str, place))
+    told = where if len(where) <= TOLD_PLACE else f"{where[:TOLD_PLACE]}..."
+    return Problem(told, reason.removeprefix("Value error, "))
 
 
 def _seconds_of(clock: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import string
 
 from dialer_engine.core.model import IvrId
-from dialer_engine.errors import Conflict, Invalid, NotFound, Problem
+from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Rejected
 from dialer_engine.store.campaigns import Campaigns
 from dialer_engine.store.contract import IvrDefinition, from_json
 from dialer_engine.store.link import Link
@@ -14,6 +15,8 @@ from dialer_engine.store.records import Ivr
 
 ID_LETTERS = string.ascii_letters + string.digits
 ID_LENGTH = 10
+DOCUMENT_BYTES = 262_144
+"""Longer ones are not even read: a flow has 64 kB at most, however it is spaced."""
 
 
 class Ivrs:
@@ -38,16 +41,19 @@ class Ivrs:
         return identity
 
     async def load(self, ivr: IvrId) -> Ivr:
-        """Raises NotFound."""
+        """Raises NotFound, and Invalid when another program has stored what is no IVR."""
+        if await self._link.do("HSTRLEN", self._link.key(f"ivr:{ivr}"), "document") > DOCUMENT_BYTES:
+            raise Invalid([Problem("", f"the document is longer than {DOCUMENT_BYTES} bytes")])
         fields = await self._link.do("HGETALL", self._link.key(f"ivr:{ivr}"))
         if not fields:
             raise NotFound(f"there is no IVR {ivr!r}")
         return _ivr(ivr, fields)
 
     async def all(self) -> list[Ivr]:
+        """Those that can be read: one that another program has spoilt must not hide the others."""
         ids = sorted(await self._link.do("SMEMBERS", self._link.key("ivrs")))
-        found = await self._link.many([("HGETALL", self._link.key(f"ivr:{one}")) for one in ids])
-        return [_ivr(IvrId(one), fields) for one, fields in zip(ids, found, strict=True) if fields]
+        found = await asyncio.gather(*(self.load(IvrId(one)) for one in ids), return_exceptions=True)
+        return [_sound(one) for one in found if not isinstance(one, NotFound | Invalid | Rejected)]
 
     async def delete(self, ivr: IvrId) -> None:
         """Raises NotFound, and Conflict naming the campaigns whose definition names it."""
@@ -63,6 +69,12 @@ class Ivrs:
         if not await self._link.do("SISMEMBER", self._link.key("ivrs"), ivr):
             raise NotFound(f"there is no IVR {ivr!r}")
         return ivr
+
+
+def _sound(found: Ivr | BaseException) -> Ivr:
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def _ivr(ivr: IvrId, fields: dict[str, str]) -> Ivr:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Callable, Sequence
 
 from dialer_engine.core.model import CampaignState, ListId
-from dialer_engine.errors import Conflict, Invalid, NotFound
-from dialer_engine.store.campaigns import Campaigns
+from dialer_engine.errors import Conflict, Invalid, NotFound, Rejected
+from dialer_engine.store.campaigns import Campaigns, numbers
 from dialer_engine.store.contract import parse_row
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import ListInfo, Written
@@ -71,7 +72,7 @@ class Lists:
 
     async def all(self) -> list[ListInfo]:
         ids = await self._link.do("SMEMBERS", self._link.key("lists"))
-        return await self._infos(sorted(ListId(int(one)) for one in ids))
+        return await self._infos(sorted(ListId(one) for one in numbers(ids)))
 
     async def rows(self, call_list: ListId, offset: int, count: int) -> list[str]:
         """Rows of the current generation, struck-out ones (`-`) included. Raises NotFound."""
@@ -164,13 +165,19 @@ class Lists:
         bases = [self._link.list_base(one) for one in ids]
         metas = await self._link.many([("HGETALL", f"{base}:meta") for base in bases])
         generations = [int(meta.get("generation", 1)) for meta in metas]
-        lengths = await self._link.many(
-            [("LLEN", f"{base}:rows:{one}") for base, one in zip(bases, generations, strict=True)]
+        lengths = await asyncio.gather(
+            *(self._length(f"{base}:rows:{one}") for base, one in zip(bases, generations, strict=True))
         )
         return [
             ListInfo(one, meta.get("name", ""), generation, rows, int(meta.get(f"struck:{generation}", 0)))
             for one, meta, generation, rows in zip(ids, metas, generations, lengths, strict=True)
         ]
+
+    async def _length(self, rows: str) -> int:
+        try:
+            return int(await self._link.do("LLEN", rows))
+        except Rejected:  # another program has stored something else there: it hides no other list
+            return 0
 
 
 def _is_of(row: str, same: Callable[[str], bool]) -> bool:

@@ -1,16 +1,29 @@
 -- snapshot: everything a pass looks at. ARGV now trunk ...
 -- Returns {stopped, commands, {trunk live ...}, {list ...}, {ivr ...},
 --          {campaign, definition, {state field, value ...}, {run field, value ...}, fresh, due, dueNow, nextDueAt|"", live} ...}
+-- What another program left under these keys that is of another type counts as empty: it harms itself alone.
 local now, trunks, campaigns = ARGV[1], {}, {}
+local LONGEST_DEFINITION = 65536
+
+local function read(empty, ...)
+  local reply = redis.pcall(...)
+  return type(reply) == 'table' and reply.err and empty or reply
+end
+
 for i = 2, #ARGV do table.insert(trunks, call('SCARD', base .. ':trunk:' .. ARGV[i] .. ':live')) end
-for _, id in ipairs(call('SMEMBERS', base .. ':campaigns')) do
+local function campaign(id)
   local due = campaign_key(id, 'due')
   local waiting = call('ZCARD', due)
   local next_due = waiting > 0 and call('ZRANGE', due, 0, 0, 'WITHSCORES')[2] or ''
-  table.insert(campaigns, {
-    id, call('GET', campaign_key(id, 'definition')) or '', call('HGETALL', campaign_key(id, 'state')),
+  return {
+    id, read('', 'GETRANGE', campaign_key(id, 'definition'), 0, LONGEST_DEFINITION),
+    read({}, 'HGETALL', campaign_key(id, 'state')),
     call('HGETALL', campaign_key(id, 'run')), call('ZCARD', campaign_key(id, 'fresh')), waiting,
-    waiting > 0 and call('ZCOUNT', due, '-inf', now) or 0, next_due, call('SCARD', campaign_key(id, 'live'))})
+    waiting > 0 and call('ZCOUNT', due, '-inf', now) or 0, next_due, call('SCARD', campaign_key(id, 'live'))}
+end
+
+for _, id in ipairs(call('SMEMBERS', base .. ':campaigns')) do
+  if #id < 16 and string.match(id, '^[1-9]%d*$') then table.insert(campaigns, campaign(id)) end
 end
 return {call('EXISTS', base .. ':stop'), call('LLEN', base .. ':commands'), trunks,
         call('SMEMBERS', base .. ':lists'), call('SMEMBERS', base .. ':ivrs'), campaigns}

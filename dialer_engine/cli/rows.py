@@ -59,7 +59,7 @@ def read_csv(file: IO[str], source: str) -> Iterator[Line]:
     delimiter = max(",;\t", key=first.count)
     names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
     place = next((i for i, name in enumerate(names) if name.lower() in _NUMBER_COLUMNS), None)
-    rows = enumerate(csv.reader(file, delimiter=delimiter), start=2)
+    rows = _numbered(file, delimiter)
     if place is not None:
         for line, row in rows:
             if row:
@@ -70,6 +70,15 @@ def read_csv(file: IO[str], source: str) -> Iterator[Line]:
         yield from ((line, row[0], {}) for line, row in rows if row)
     elif names:
         raise Invalid([Problem(f"{source}:1", f"names no column `number`, only {', '.join(names)}")])
+
+
+def _numbered(file: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row behind the first line with the line on which it begins; a quoted text may go over several."""
+    rows = csv.reader(file, delimiter=delimiter)
+    begins = 2
+    for row in rows:
+        yield begins, row
+        begins = rows.line_num + 2
 
 
 def contact_row(number: str, attributes: Mapping[str, str], policy: NumberPolicy) -> tuple[str, str]:

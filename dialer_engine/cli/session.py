@@ -110,6 +110,10 @@ def parse_json(text: str, place: str) -> object:
         return json.loads(text)
     except json.JSONDecodeError as exc:
         raise Invalid([Problem(f"{place}:{exc.lineno}", f"is not JSON: {exc.msg}")]) from exc
+    except ValueError as exc:  # a whole number of more digits than Python reads
+        raise Invalid([Problem(place, "holds a number that is too long")]) from exc
+    except RecursionError as exc:
+        raise Invalid([Problem(place, "is nested too deep")]) from exc
 
 
 def read_text(source: Path) -> str:
@@ -126,7 +130,10 @@ def moment(epoch: object) -> str | None:
     """Epoch seconds as ISO 8601 with the offset; None stays None."""
     if not isinstance(epoch, int | float):
         return None
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")
+    try:
+        return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):  # beyond the year 9999, or before the first
+        return str(epoch)
 
 
 def epoch(text: str, option: str) -> float:

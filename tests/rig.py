@@ -21,6 +21,7 @@ from typing import Any
 import redis
 
 from tests.lab.lab import Lab
+from tests.lab.world import WorldCall
 
 ALL_DAY = {"startTime": "00:00", "endTime": "24:00", "weekDays": [1, 2, 3, 4, 5, 6, 7]}
 HANG_UP: dict[str, Any] = {"name": "hang-up", "start": "bye", "blocks": {"bye": {"type": "hangup"}}}
@@ -54,6 +55,14 @@ SURVEY: dict[str, Any] = {
 }
 
 
+_serials = itertools.count(500_000)
+
+
+def serial() -> int:
+    """A serial for `tests.lab.number` that no other test of this run has: the world's log is one for all."""
+    return next(_serials)
+
+
 class RigError(Exception):
     """Something did not happen in time."""
 
@@ -61,7 +70,10 @@ class RigError(Exception):
 class Rig:
     """One redis-server, one daemon, and the lab (None: a configuration without a PBX to be reached)."""
 
-    def __init__(self, directory: Path, lab: Lab | None, *, toml: str = "", name: str = "rig") -> None:
+    def __init__(
+        self, directory: Path, lab: Lab | None, *, toml: str = "", name: str = "rig", app: str = "dialer"
+    ) -> None:
+        self.app = app  # a second daemon beside another one needs an application of its own
         self.directory = directory
         self.lab = lab
         self.socket = directory / "redis.sock"
@@ -87,6 +99,7 @@ url = "{self.url}"
 url = "{url}"
 username = "dialer"
 password = "{password}"
+app = "{self.app}"
 [api]
 bind = "127.0.0.1:0"
 [daemon]
@@ -260,6 +273,7 @@ dial_string = "Local/${{num}}@from-internal-status"
         for _, fields in entries:
             item = json.loads(fields["r"])
             item |= {"attempt": fields["attempt"], "run": int(fields["run"]), "member": fields["member"]}
+            item["attributes"] = json.loads(fields["attributes"])
             item["redialAt"] = float(fields["redial"]) if fields["redial"] else None
             items.append(item)
         return items
@@ -282,6 +296,12 @@ dial_string = "Local/${{num}}@from-internal-status"
 
     # --- waiting and reading ---
 
+    def world_calls(self, numbers: Iterable[str]) -> list[WorldCall]:
+        """Every INVITE the world has seen to one of these numbers, oldest first."""
+        assert self.lab is not None
+        wanted = {number[-12:] for number in numbers}
+        return [call for call in self.lab.world_calls() if call.number in wanted]
+
     def log(self) -> list[dict[str, Any]]:
         """The daemon's log lines so far."""
         lines = []
@@ -302,6 +322,14 @@ dial_string = "Local/${{num}}@from-internal-status"
             if time.monotonic() > deadline:
                 raise RigError(f"not within {timeout} s: {what}")
             time.sleep(0.02)
+
+    def reaches(self, campaign: int, state: str, timeout: float = 10.0) -> dict[str, str]:
+        """Wait until the campaign is in this state; what stands there then."""
+        try:
+            self.until(lambda: self.state(campaign).get("state") == state, timeout, f"it is {state}")
+        except RigError as exc:
+            raise RigError(f"{exc}; campaign {campaign} is {self.state(campaign)}") from None
+        return self.state(campaign)
 
     def completed(self, campaign: int, timeout: float = 30.0) -> list[dict[str, Any]]:
         """Wait for COMPLETED; its results."""

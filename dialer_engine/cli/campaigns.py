@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +24,13 @@ from dialer_engine.cli.session import (
     tell,
     visit,
 )
-from dialer_engine.core.model import CampaignId, Command
+from dialer_engine.core.model import CampaignId, CampaignState, Command
 from dialer_engine.errors import NotFound
 from dialer_engine.store.contract import parse_campaign
 from dialer_engine.store.records import CampaignView
+
+Plans = Mapping[str, Mapping[str, object]]
+"""The last plan of each daemon, by its name."""
 
 app = typer.Typer(help="Campaigns: create, control, look at.", no_args_is_help=True)
 
@@ -50,8 +55,10 @@ def create(file: File, config: ConfigFile = None) -> None:
 def list_(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """All campaigns, one a line."""
 
-    async def work(at: Visit) -> list[CampaignView]:
-        return list((await at.store.campaigns.load(now=now())).campaigns.values())
+    async def work(at: Visit) -> list[tuple[CampaignView, Plans]]:
+        views = (await at.store.campaigns.load(now=now())).campaigns.values()
+        plans = await asyncio.gather(*(at.store.campaigns.plans(view.id) for view in views))
+        return list(zip(views, plans, strict=True))
 
     columns = ("id", "name", "state", "run", "waiting", "re-dials", "live", "closed", "why")
     put_rows(columns, map(_row, visit(config, work)), as_json=as_json)
@@ -136,6 +143,17 @@ def stats(campaign: Id, config: ConfigFile = None) -> None:
     put_json(visit(config, work))
 
 
+@app.command()
+def plan(campaign: Id, config: ConfigFile = None) -> None:
+    """What each daemon has decided last, and which limit bound it, as JSON: why does it not dial?"""
+
+    async def work(at: Visit) -> Plans:
+        view = await _view(at, campaign)
+        return await at.store.campaigns.plans(view.id)
+
+    put_json(visit(config, work))
+
+
 def _by_editor(before: str) -> object | None:
     after = edited(json.dumps(json.loads(before), ensure_ascii=False, indent=2) + "\n")
     return None if after is None else parse_json(after, "$EDITOR")
@@ -148,9 +166,12 @@ async def _view(at: Visit, campaign: int) -> CampaignView:
     return view
 
 
-def _row(view: CampaignView) -> tuple[object, ...]:
+def _row(found: tuple[CampaignView, Plans]) -> tuple[object, ...]:
+    view, plans = found
     name = view.definition.name if view.definition else ""
     why = view.reason or "; ".join(str(problem) for problem in view.problems)
+    if view.state is CampaignState.RUNNING and not why:
+        why = " ".join(str(plan.get("text", "")) for plan in plans.values()) or "no daemon dials it"
     return view.id, name, view.state, view.run, view.fresh, view.due, view.live, view.counts.closed, why
 
 

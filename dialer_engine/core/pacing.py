@@ -88,6 +88,17 @@ class Plan:
         done = f"{_calls(self.originate)} may start" if self.originate else "No call may start"
         return f"{done}: {_REASONS[self.limit].format(**_words(self))}."
 
+    def shown(self, at: datetime) -> dict[str, object]:
+        """The plan as spec section 7 shapes it, made at `at`."""
+        return {
+            "at": at.isoformat(timespec="milliseconds"),
+            "originate": self.originate,
+            "limit": self.limit,
+            "inputs": self.inputs,
+            "nextAt": None if self.next_at is None else self.next_at.isoformat(timespec="milliseconds"),
+            "text": self.text,
+        }
+
 
 _REASONS: dict[Limit, str] = {
     Limit.DIALING: "{waiting}; {live} of {max_channels} channels are in use",

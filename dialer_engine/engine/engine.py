@@ -87,6 +87,7 @@ class Engine:
         self._follower = Follower(
             store,
             board,
+            owner,
             settings.default_trunk,
             lambda number: normalise(number, self._numbers),
             clock,
@@ -275,8 +276,15 @@ class Engine:
                     self._errand(self._driver.look(attempt))
 
     async def _extend(self) -> None:
+        """Keep what is ours; let go of what another daemon has taken over while we were frozen or cut off."""
         deadline = self._clock().timestamp() + LEASE_SECONDS
-        await self._store.calls.extend(self._owner, list(self._board.attempts), deadline=deadline)
+        lost = await self._store.calls.extend(self._owner, list(self._board.attempts), deadline=deadline)
+        for attempt_id in lost:
+            task = self._driving.get(attempt_id)
+            if task is not None:  # without one it is being settled just now
+                self._board.attempts[attempt_id].verdict = Verdict.LEAVE
+                task.cancel()
+                _log.warning("taken over by another daemon", attempt=attempt_id)
 
     async def _recover(self) -> None:
         """Only when all of ours are accounted for may anything new be dialed.

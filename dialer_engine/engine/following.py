@@ -13,7 +13,7 @@ from datetime import datetime
 
 from dialer_engine import log
 from dialer_engine.core.flow import Flow, parse_flow
-from dialer_engine.core.model import Campaign, CampaignId, CampaignState, IvrId, TrunkName
+from dialer_engine.core.model import Campaign, CampaignId, CampaignState, IvrId, Limit, TrunkName
 from dialer_engine.engine.board import Board
 from dialer_engine.engine.lanes import Lane, Line, Pace
 from dialer_engine.engine.supply import Identify, Supply
@@ -25,6 +25,9 @@ from dialer_engine.store.records import CampaignView, Snapshot
 LOOK_SECONDS = 1.0
 """Another program that writes without a wake-up is noticed after so long."""
 
+TELL_SECONDS = 5.0
+"""A plan is told again after so long though its limit is the same: its numbers have changed."""
+
 _log = log.get("campaigns")
 
 
@@ -32,6 +35,7 @@ _log = log.get("campaigns")
 class Follower:
     store: Store
     board: Board
+    owner: str
     default_trunk: TrunkName
     identify: Identify
     clock: Callable[[], datetime]
@@ -39,6 +43,7 @@ class Follower:
     _paces: dict[CampaignId, Pace] = field(
         default_factory=dict
     )  # a pause must not shorten the distance of calls
+    _told: dict[CampaignId, tuple[Limit, datetime]] = field(default_factory=dict)
     _flows: dict[IvrId, tuple[Mapping[str, object] | Invalid, Flow | Invalid]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -73,6 +78,7 @@ class Follower:
         self._forget(snapshot)
         self.board.looked.set()
         await self._complete_the_drained()
+        await self._tell_plans()
         self.board.wake.set()
 
     async def _load(self) -> Snapshot:
@@ -149,6 +155,7 @@ class Follower:
 
     def _drop(self, campaign: CampaignId) -> None:
         line = self.board.lines.pop(campaign, None)
+        self._told.pop(campaign, None)
         if line is not None:
             self.metrics.forget(campaign)
             _log.info("campaign stands", campaign=campaign)
@@ -166,6 +173,18 @@ class Follower:
             ):
                 _log.info("campaign completed", campaign=line.campaign.id, run=line.view.run)
                 self._drop(line.campaign.id)
+
+    async def _tell_plans(self) -> None:
+        """Why it dials, or does not, for whoever asks: at each change of the limit, else now and then."""
+        now = self.clock()
+        told: dict[CampaignId, dict[str, object]] = {}
+        for campaign, line in self.board.lines.items():
+            limit, at = self._told.get(campaign, (None, now))
+            if line.plan and (limit is not line.plan.limit or (now - at).total_seconds() >= TELL_SECONDS):
+                told[campaign] = line.plan.shown(now)
+                self._told[campaign] = line.plan.limit, now
+        if told:
+            await self.store.campaigns.tell_plans(self.owner, told)
 
     def _epoch(self) -> float:
         return self.clock().timestamp()

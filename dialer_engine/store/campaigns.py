@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,11 @@ from dialer_engine.store.contract import (
     parse_campaign,
     parse_command,
 )
-from dialer_engine.store.link import Link
+from dialer_engine.store.link import Argument, Link
 from dialer_engine.store.records import CampaignView, ControlReply, PinnedList, RunCounts, Snapshot
 
+PLAN_SECONDS = 15
+"""A plan told is forgotten after so long."""
 ID_DIGITS = 16
 """Longer ones are no ids: Lua's numbers and JSON's end before."""
 
@@ -159,6 +161,19 @@ class Campaigns:
         """RUNNING -> COMPLETED, if nothing waits or lives and the lists stand at `read`, their ends."""
         places = ",".join(f"{one.call_list}.{one.generation}.{one.cursor}" for one in read)
         return bool(await self._link.run("complete", campaign, run, places, now))
+
+    async def tell_plans(self, owner: str, plans: Mapping[CampaignId, Mapping[str, object]]) -> None:
+        """What daemon `owner` has decided last, as the API shows a plan; forgotten when nobody tells it again."""
+        commands: list[tuple[Argument, ...]] = []
+        for campaign, decided in plans.items():
+            key = self._link.campaign_key(campaign, "plan")
+            commands += [("HSET", key, owner, orjson.dumps(decided).decode()), ("EXPIRE", key, PLAN_SECONDS)]
+        await self._link.many(commands)
+
+    async def plans(self, campaign: CampaignId) -> dict[str, dict[str, object]]:
+        """The last decision of each daemon that dials this campaign, by the daemon's name."""
+        told = await self._link.do("HGETALL", self._link.campaign_key(campaign, "plan"))
+        return {owner: orjson.loads(text) for owner, text in told.items()}
 
     async def naming(self, *, call_list: ListId | None = None, ivr: IvrId | None = None) -> list[CampaignId]:
         """The campaigns whose definition names this list or this IVR."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import orjson
 
 from dialer_engine import log
-from dialer_engine.core.call import Call, Event
+from dialer_engine.core.call import Call, Event, Phase
 from dialer_engine.core.compliance import Number
 from dialer_engine.core.flow import Flow, Position
 from dialer_engine.core.flow.blocks import HangUpBlock
@@ -89,8 +89,9 @@ def _call(record: AttemptRecord) -> Call:
     call = Call.from_fields({**record.progress, "phase": "CLAIMED"}) if record.forbidden else None
     if call is not None:
         return call
-    call = Call.from_fields(record.progress) if "phase" in record.progress else Call()
-    if record.sent_at is not None:
+    shown = record.phase not in (Phase.CLAIMED, Phase.SENT)  # the store's own two words come without facts
+    call = Call.from_fields({**record.progress, "phase": record.phase}) if shown else Call()
+    if record.sent_at is not None and call.phase is Phase.CLAIMED:
         call.feed(Event.MARK_SENT, datetime.fromtimestamp(record.sent_at, UTC))
     return call
 

@@ -27,6 +27,7 @@ current: contextvars.ContextVar[Fate | None] = contextvars.ContextVar("fate", de
 @dataclass(slots=True, eq=False)
 class Fate:
     dies_at: int | None = None  # which of the steps below kills it, from 1
+    dies_on: str | None = None  # or the first one of this name
     steps: list[str] = field(default_factory=list)  # "before claim", "after claim", ...
     dead: bool = False
     died: asyncio.Event = field(default_factory=asyncio.Event)
@@ -38,7 +39,7 @@ class Fate:
         names = [verb] if isinstance(verb, str) else [name for name in verb if name not in HOUSEKEEPING]
         if not self.dead and names:
             self.steps.append(f"{when} {'+'.join(sorted(set(names)))}")
-            if len(self.steps) == self.dies_at:
+            if len(self.steps) == self.dies_at or self.steps[-1] == self.dies_on:
                 self.dead = True
                 self.died.set()
         if self.dead:

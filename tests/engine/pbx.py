@@ -113,7 +113,7 @@ class Pbx:
     def __init__(self) -> None:
         self.default: Behaviour = answers()
         self.callees: dict[str, Behaviour] = {}
-        self.sound_seconds = 2.0
+        self.sound_seconds = 0.5
         self.channels: dict[str, Channel] = {}
         self.originates: list[Originate] = []
         self.rung: Counter[str] = Counter()  # telephones that rang, by number

@@ -92,7 +92,7 @@ async def cancelled_at(n: int, callee: Callee) -> bool:
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 @pytest.mark.parametrize(
     "callee",
-    [answers(0.5, keys=[(3.0, "1")]), BUSY, RINGS_OUT, NO_ENDPOINT, BUSY.but(fault="lost")],
+    [answers(0.5, keys=[(1.5, "1")]), BUSY, RINGS_OUT, NO_ENDPOINT, BUSY.but(fault="lost")],
     ids=["who talks", "busy", "who does not answer", "without an endpoint", "of a lost reply"],
 )
 async def test_an_attempt_cancelled_at_any_await_ends_once_with_its_channel(callee: Callee, chunk: int) -> None:

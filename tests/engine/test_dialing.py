@@ -100,7 +100,7 @@ async def test_max_total_attempts_caps_all_rules_together() -> None:
 
 async def test_a_rule_with_an_ext_status_goes_before_one_without() -> None:
     async with World() as world:
-        world.pbx.callees[numbers(1)[0]] = [answers(1.0, keys=[(5.0, "1")]), BUSY]
+        world.pbx.callees[numbers(1)[0]] = [answers(1.0, keys=[(1.5, "1")]), BUSY]
         rules = [rule("TERMINATED", after=50), rule("TERMINATED", after=5, extStatus="YES")]
         campaign = await world.campaign(numbers(1), flow=SURVEY, rules=rules)
         await world.daemon()
@@ -121,7 +121,7 @@ async def test_an_unanswered_ring_is_ended_by_the_dial_timeout() -> None:
 
 async def test_a_callee_who_opts_out_is_never_called_again() -> None:
     async with World() as world:
-        world.pbx.default = answers(1.0, keys=[(3.0, "9")])
+        world.pbx.default = answers(1.0, keys=[(1.5, "9")])
         one = await world.campaign(numbers(1), flow=SURVEY, rules=[rule("TERMINATED", after=1, times=5)])
         await world.daemon()
         await world.completed(one)

@@ -48,7 +48,7 @@ HELLO = {"hello": {"type": "play", "media": ["sound:hello"], "next": "bye"}, **B
 SURVEY = {
     "hello": {"type": "play", "media": ["sound:hello"], "next": "ask"},
     "ask": {"type": "menu", "media": ["sound:press"], "keys": {"1": "yes", "9": "never"}, "noInput": "bye",
-            "retries": 0},
+            "timeout": 2, "retries": 0},
     "yes": {"type": "result", "extStatus": "YES", "values": {"answer": "1"}, "next": "thanks"},
     "thanks": {"type": "play", "media": ["sound:thanks"], "next": "bye"},
     "never": {"type": "optOut", "next": "bye"},

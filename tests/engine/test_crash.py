@@ -1,0 +1,174 @@
+"""kill -9 before and after every request of a call: nobody is called twice, nobody is forgotten, no slot is lost."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+
+from tests.engine.fate import Fate
+from tests.engine.pbx import BUSY, NO_ENDPOINT, RINGS_OUT, Behaviour, answers
+from tests.engine.world import BYE, SURVEY, VIRTUAL, World, numbers, rule
+
+pytestmark = VIRTUAL
+
+CHUNKS = 4
+TALKS = answers(0.5, keys=[(1.5, "1")])
+
+
+async def killed_at(step: int, callee: Behaviour, away_seconds: float) -> bool:
+    """One run; False when the call was over before that step."""
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = callee
+        again = [rule("RS_ERROR", after=2, times=3)]  # names no extStatus: must not match what a crash leaves
+        campaign = await world.campaign([number], flow=SURVEY, rules=again, dialTimeout=15)
+        fate = Fate(dies_at=step)
+        first = await world.daemon(fate=fate)
+        await world.until(lambda: fate.died.is_set() or world.state(campaign) == "COMPLETED")
+        if fate.dead:
+            await first.kill()
+            await world.sleep(away_seconds)
+            await world.daemon()
+            await world.completed(campaign)
+        await world.sleep(1)
+        last = fate.steps[-1]
+        made = [one for one in world.pbx.originates if one.made]
+        assert len(made) <= 1, f"called twice when killed {last}"
+        assert world.pbx.rung[number] <= 1
+        assert world.statuses(campaign).keys() == {number}, f"forgotten when killed {last}"
+        world.check_at_rest(campaign)
+        check_flow(world, number, world.statuses(campaign)[number][-1], last)
+        return fate.dead
+
+
+def check_flow(world: World, number: str, status: str, last: str) -> None:
+    heard = [medium for medium, _ in groupby(world.pbx.plays[number])]
+    order = ["sound:hello", "sound:press", "sound:thanks"]
+    assert heard == order[: len(heard)], f"the flow did not go on where it was, killed {last}"
+    if "sound:thanks" in heard:
+        assert status == "TERMINATED/YES", f"what had been said was lost, killed {last}"
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize(
+    ("callee", "away_seconds"),
+    [(TALKS, 0.2), (TALKS, 9.0), (BUSY, 0.2), (RINGS_OUT, 0.2), ([NO_ENDPOINT, BUSY], 0.2)],
+    ids=["who talks", "who has talked", "busy", "who does not answer", "first without an endpoint"],
+)
+async def test_a_daemon_killed_at_any_step_of_a_call_leaves_nothing_that_the_next_one_does_not_end(
+    callee: Behaviour, away_seconds: float, chunk: int
+) -> None:
+    step = chunk + 1
+    while await killed_at(step, callee, away_seconds):
+        step += CHUNKS
+    assert step > 8
+
+
+async def test_a_talk_goes_on_at_the_block_recorded_and_the_key_is_heard_by_the_next_daemon() -> None:
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = answers(0.5, keys=[(2.0, "1")])
+        campaign = await world.campaign([number], flow=SURVEY)
+        first = await world.daemon()
+        await world.until(lambda: "sound:press" in world.pbx.plays[number])
+        await first.kill()
+        await world.daemon()
+        await world.completed(campaign)
+        assert world.statuses(campaign) == {number: ["TERMINATED/YES"]}
+        assert world.pbx.plays[number] == ["sound:hello", "sound:press", "sound:press", "sound:thanks"]
+        (result,) = world.results(campaign)
+        assert result["values"] == {"answer": "1"}
+
+
+async def test_a_talk_goes_on_although_commands_wait_for_the_next_daemon() -> None:
+    # They made its first look at the campaigns longer than its recovery: the call was adopted without its flow.
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = answers(0.5, keys=[(2.0, "1")])
+        campaign = await world.campaign([number], flow=SURVEY)
+        other = await world.campaign(numbers(3, 603_000_001), start=False)
+        first = await world.daemon()
+        await world.until(lambda: "sound:press" in world.pbx.plays[number])
+        await first.kill()
+        for _ in range(3):
+            world.redis.rpush("{dialer}:commands", f'{{"campaign": {other}, "command": "start"}}')
+            world.redis.rpush("{dialer}:commands", f'{{"campaign": {other}, "command": "remove"}}')
+        await world.daemon()
+        await world.completed(campaign)
+        assert world.statuses(campaign) == {number: ["TERMINATED/YES"]}
+
+
+async def test_a_flow_that_had_ended_is_hung_up_by_the_next_daemon() -> None:
+    # Its end was recorded, its hang-up not carried out: the line stayed open and silent for an hour.
+    async with World() as world:
+        campaign = await world.campaign(numbers(1), flow=BYE)
+        first = await world.daemon(fate=Fate(dies_on="before hangup"))
+        await world.until(lambda: first.fate.dead)
+        await first.kill()
+        assert world.pbx.channels
+        await world.daemon()
+        await world.completed(campaign, within=20)
+        assert list(world.statuses(campaign).values()) == [["TERMINATED"]]
+
+
+async def test_who_answers_while_no_daemon_is_there_is_talked_to_by_the_next_one() -> None:
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = answers(4.0, keys=[(2.0, "1")])
+        campaign = await world.campaign([number], flow=SURVEY)
+        first = await world.daemon()
+        await world.sleep(3.5)
+        await first.kill()
+        await world.sleep(3.0)
+        await world.daemon()
+        await world.completed(campaign)
+        assert world.statuses(campaign) == {number: ["TERMINATED/YES"]}
+        assert world.pbx.apologised == []
+
+
+async def test_a_crash_under_load_loses_nobody() -> None:
+    async with World() as world:
+        for n, number in enumerate(numbers(60)):
+            world.pbx.callees[number] = [BUSY, RINGS_OUT, answers(1.0, talks=4.0), answers(3.0)][n % 4]
+        campaign = await world.campaign(numbers(60), flow=SURVEY, dialTimeout=15, maxChannels=25)
+        for seconds in (0.3, 1.0, 2.0, 3.0):
+            daemon = await world.daemon()
+            await world.sleep(seconds)
+            await daemon.kill()
+        await world.daemon()
+        await world.completed(campaign)
+        assert world.statuses(campaign).keys() == set(numbers(60))
+        assert max(world.pbx.by_number.values()) == 1
+        world.check_at_rest(campaign)
+
+
+async def test_the_calls_of_a_dead_daemon_are_taken_over_by_another_when_lease_and_heartbeat_are_dead() -> None:
+    async with World() as world:
+        world.pbx.default = BUSY
+        campaign = await world.campaign(numbers(2), maxChannels=1)
+        dead = await world.daemon("dead", fate=Fate(dies_on="after mark_sent"))
+        await world.until(lambda: dead.fate.dead)
+        await dead.kill()
+        await world.daemon("alive")
+        await world.sleep(100)
+        assert len(world.results(campaign)) == 0, "the lease is not over, and the channel is taken"
+        await world.completed(campaign, within=60)
+        assert sorted(world.statuses(campaign).values()) == [["RS_BUSY"], ["RS_ERROR/UNKNOWN"]]
+        world.check_at_rest(campaign)
+
+
+async def test_what_was_claimed_and_not_sent_is_called_again_though_a_do_not_call_entry_came_meanwhile() -> (
+    None
+):
+    async with World() as world:
+        number = numbers(1)[0]
+        campaign = await world.campaign([number])
+        first = await world.daemon(fate=Fate(dies_on="after claim"))
+        await world.until(lambda: first.fate.dead)
+        await first.kill()
+        await world.forbid(number)
+        await world.daemon()
+        await world.completed(campaign)
+        assert world.statuses(campaign) == {number: ["RS_BLACKLIST/do-not-call"]}
+        world.check_at_rest(campaign)

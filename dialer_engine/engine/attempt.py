@@ -102,7 +102,7 @@ class Attempt:
     position: flows.Position | None = None
     flow_result: flows.FlowResult | None = None
     verdict: Verdict = Verdict.SETTLE
-    legs: set[str] = field(default_factory=set)  # dialed by the far half of a Local/ channel
+    legs: dict[str, bool] = field(default_factory=dict)  # dialed by the far half of a Local/ channel; over?
     posting: bool = False  # the originate is out and unanswered
     heard: bool = False  # the trunk has shown that it works, or not
     inbox: asyncio.Queue[flows.Event] = field(default_factory=asyncio.Queue)
@@ -171,8 +171,13 @@ class Attempt:
             self.feed(Event.GONE, at, cause=event.cause, sip_code=event.tech_cause, far=far)
 
         far = event.channel_id != self.id
-        if self.trunk.is_local and not far and not self.call.was_answered and self.call.far_cause is None:
-            # The leg behind it knows the cause, and its end comes over another socket.
+        if event.channel_id in self.legs:
+            self.legs[event.channel_id] = True
+        elif event.channel_id == self.far_id and self.call.far_cause is not None:
+            return  # a dialplan ends as it likes; the leg behind it knows the cause
+        waits = self.call.far_cause is None or not all(self.legs.values())
+        if self.trunk.is_local and not far and not self.call.was_answered and waits:
+            # The leg behind it knows the cause, and its end may come a little later.
             asyncio.get_running_loop().call_later(OTHER_SOCKET_SECONDS, end)
         else:
             end()

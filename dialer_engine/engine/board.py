@@ -46,7 +46,7 @@ class Board:
     def follow_leg(self, leg: str, attempt: Attempt) -> None:
         """What the far half of a Local/ channel dials knows the true cause."""
         self.channels[leg] = attempt
-        attempt.legs.add(leg)
+        attempt.legs.setdefault(leg, False)
 
     def forget(self, attempt: Attempt) -> None:
         """Settled, released or left to somebody else."""

@@ -10,6 +10,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Literal, NamedTuple, TypeAlias
 from urllib.parse import quote, urlencode
 
@@ -25,6 +26,10 @@ EventSocket: TypeAlias = "aiohttp.ClientWebSocketResponse[Literal[False]]"
 
 BODY_LIMIT = 40_960
 """Asterisk reads no longer body (main/http.c, MAX_CONTENT_LENGTH)."""
+
+NEWCOMERS = 8
+"""New connections that may wait for their first answer. Asterisk lets ten wait to be accepted (main/tcptls.c, listen);
+one more is not refused but forgotten, and the kernel knocks again after a whole second."""
 
 CLOSE_SECONDS = 1.0
 """How long a closing socket waits for the other side's goodbye; a lost one will never say it."""
@@ -58,6 +63,7 @@ class Rest:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trace_configs=[_few_at_a_time()],
         )
 
     async def close(self) -> None:
@@ -122,6 +128,25 @@ class Rest:
         if self._session is None or self._session.closed:
             raise NotSent("asterisk", "our client is closed")
         return self._session
+
+
+def _few_at_a_time() -> aiohttp.TraceConfig:
+    """Requests that open a connection take turns: see NEWCOMERS."""
+    turns = asyncio.Semaphore(NEWCOMERS)
+
+    async def take(_: object, request: SimpleNamespace, __: object) -> None:
+        await turns.acquire()
+        request.opens = True
+
+    async def give(_: object, request: SimpleNamespace, __: object) -> None:
+        if vars(request).pop("opens", False):
+            turns.release()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(take)
+    trace.on_request_end.append(give)
+    trace.on_request_exception.append(give)
+    return trace
 
 
 def accepted(reply: Reply) -> bytes:

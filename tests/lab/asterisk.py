@@ -40,7 +40,7 @@ MODULES = _words("""
     res_websocket_client res_ari_model res_ari res_ari_applications res_ari_asterisk res_ari_bridges
     res_ari_channels res_ari_device_states res_ari_endpoints res_ari_events res_ari_playbacks
     res_ari_recordings res_ari_sounds res_speech res_clioriginate res_mutestream res_prometheus app_transfer
-    app_confbridge app_while
+    app_confbridge app_while app_mixmonitor
 """)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import rootfs, world
@@ -54,6 +55,8 @@ class Lab:
         self.world = Asterisk("world", tree, {})
         self._log = WorldLog(self.world.home / "log/calls")
         self._log.path.touch()  # FILE() appends only to what is there
+        self._heard = self.world.home / "spool/heard"
+        self._heard.mkdir()
         for file, text in self._world_files().items():
             self.world.configure(file, text)
 
@@ -92,6 +95,13 @@ class Lab:
                 raise LabError(f"the world waited in vain for {number}: {calls}")
             time.sleep(0.02)
 
+    def heard(self, number: str) -> Sequence[int]:
+        """What a listening callee has heard: 8000 samples a second of sound; silence that is not sent is not there."""
+        path = self._heard / f"{number[-12:]}.sln"
+        samples = array("h")
+        samples.frombytes(path.read_bytes() if path.exists() else b"")
+        return samples
+
     def hang_up_everything(self) -> None:
         """Between tests: no call of one may be seen by the next."""
         for asterisk in (self.pbx, self.world):
@@ -118,7 +128,7 @@ class Lab:
         return {
             "rtp.conf": _rtp(),
             "pjsip.conf": PJSIP_WORLD.format(port=self.world_sip_port),
-            "extensions.conf": world.dialplan(self._log.path),
+            "extensions.conf": world.dialplan(self._log.path, self._heard),
             "http.conf": "[general]\nenabled = no\n",
             "ari.conf": "[general]\nenabled = no\n",
             "manager.conf": "[general]\nenabled = no\n",

@@ -12,6 +12,7 @@
 | 7 RR CCC SSSSSS  | early media (183) with an announcement for that time, then rejects by this SIP code |
 | 8 RR 000 SSSSSS  | rings, an answering machine: greeting of some seconds, beep, silence until hung up |
 | 8 RR 001 SSSSSS  | rings, a person who says hello and listens until hung up |
+| 9 RR A N KKKK SSS| as 4, and what it hears is recorded (`Lab.heard`) |
 
 RR is the time until the answer in tenths of a second (of the announcement in 7), TTT the talk in tenths,
 CCC a SIP code, S the serial that makes numbers differ. A is the wait before the first key in halves of a
@@ -36,14 +37,25 @@ def stays(ring: float = 0.5, serial: int = 0) -> str:
 
 def presses(keys: str, after: float = 1.0, ring: float = 0.5, serial: int = 0) -> str:
     """Rings, answers, presses up to four digits and perhaps a closing #, a third of a second apart, stays."""
-    if not re.fullmatch(r"[0-9]{0,4}#?", keys) or not keys:
+    if not keys:
+        raise ValueError("who presses no key stays")
+    return f"4{_pressing(keys, after, ring, serial)}"
+
+
+def listens(keys: str = "", after: float = 1.0, ring: float = 0.5, serial: int = 0) -> str:
+    """The same, and what the callee hears is recorded; keys or none."""
+    return f"9{_pressing(keys, after, ring, serial)}"
+
+
+def _pressing(keys: str, after: float, ring: float, serial: int) -> str:
+    if not re.fullmatch(r"[0-9]{0,4}#?", keys):
         raise ValueError(f"up to four digits and a closing # can be pressed, not {keys!r}")
     digits = keys.rstrip("#")
     count = len(digits) + (5 if keys.endswith("#") else 0)
     halves = round(after * 2)
     if not 1 <= halves <= 9:
         raise ValueError(f"the wait before the first key is 0.5 to 4.5 s, not {after}")
-    return f"4{_tenths(ring, 2)}{halves}{count}{digits:0<4}{_serial(serial, 3)}"
+    return f"{_tenths(ring, 2)}{halves}{count}{digits:0<4}{_serial(serial, 3)}"
 
 
 def rejects(code: int, ring: float = 0.0, serial: int = 0) -> str:

@@ -90,9 +90,12 @@ def now() -> float:
     return time.time()
 
 
-def dialplan(log: Path) -> str:
-    """The callees. FILE() appends a line with one write, which is cheap and never interleaves."""
-    return _DIALPLAN.replace("@LOG@", str(log))
+def dialplan(log: Path, heard: Path) -> str:
+    """The callees. FILE() appends a line with one write, which is cheap and never interleaves.
+
+    `heard` is the directory of what some of them hear: NUMBER.sln, 16-bit samples, 8000 a second.
+    """
+    return _DIALPLAN.replace("@LOG@", str(log)).replace("@HEARD@", str(heard))
 
 
 # `GoSub(log,s,1(EVENT,detail))` stamps and writes. Each wait after the answer is shortened by what Answer()
@@ -150,10 +153,10 @@ exten => 2,1,GoSub(answer,s,1)
 exten => 3,1,GoSub(answer,s,1)
  same => n,Wait(7200)
 
-exten => 4,1,Set(AFTER=$[${NUMBER:3:1} / 2])
+exten => 4,1,GoSub(answer,s,1)
+ same => n(keys),Set(AFTER=$[${NUMBER:3:1} / 2])
  same => n,Set(COUNT=${NUMBER:4:1})
  same => n,Set(KEYS=${IF($[${COUNT} >= 5]?${NUMBER:5:$[${COUNT} - 5]}#:${NUMBER:5:${COUNT}})})
- same => n,GoSub(answer,s,1)
  same => n,GoSub(until,s,1(${AFTER}))
  same => n,While($["${KEYS}" != ""])
  same => n,GoSub(log,s,1(KEY,${KEYS:0:1}))
@@ -198,6 +201,10 @@ exten => 8-001,1,Wait(0.3)
  same => n,Playback(hello)
  same => n(silent),Playback(silence/10)
  same => n,Goto(silent)
+
+exten => 9,1,GoSub(answer,s,1)
+ same => n,MixMonitor(,r(@HEARD@/${NUMBER}.sln))
+ same => n,Goto(4,keys)
 
 exten => i,1,GoSub(log,s,1(REJECT,404))
  same => n,Set(ENDER=world)

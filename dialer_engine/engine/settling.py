@@ -71,6 +71,7 @@ class Settler:
         written = await self._until_written(
             lambda: self.store.calls.settle(
                 attempt.id,
+                owner=self.owner,
                 result=item(attempt, result),
                 next=following,
                 now=self._epoch(),

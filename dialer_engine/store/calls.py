@@ -75,21 +75,26 @@ class Calls:
         kind, reason = await self._link.run("mark_sent", attempt_id, owner, now)
         return SentReply(SentKind(kind), reason)
 
-    async def progress(self, attempt_id: AttemptId, fields: Mapping[str, str], *, now: float) -> bool:
-        """Record what must survive a crash: phase, position, times. False: the attempt is settled."""
+    async def progress(
+        self, attempt_id: AttemptId, fields: Mapping[str, str], *, owner: str = "", now: float
+    ) -> bool:
+        """Record what must survive a crash: phase, position, times. False: the attempt is settled, or not the
+        owner's any more ("": whoever owns it)."""
         pairs = [part for pair in fields.items() for part in pair]
-        return bool(await self._link.run("progress", attempt_id, "progress_at", now, *pairs))
+        return bool(await self._link.run("progress", attempt_id, owner, "progress_at", now, *pairs))
 
     async def settle(
         self,
         attempt_id: AttemptId,
         *,
+        owner: str = "",
         result: Mapping[str, object],
         next: Next,
         now: float,
         counters: Sequence[str] = (),
     ) -> bool:
-        """Write the result and let the contact go; exactly once. False: it was settled before.
+        """Write the result and let the contact go; exactly once. False: it was settled before, or is not the
+        owner's any more ("": whoever owns it).
 
         result: the item of spec section 7 (`status` at least; `attempt`, `run`, `callList`, `number`,
         `attributes`, `redialAt` are filled in). counters: further counts of the run's stats, e.g. "abandoned".
@@ -98,7 +103,9 @@ class Calls:
         step, member, at = _next_fields(next)
         text = orjson.dumps(result).decode()
         status = str(result["status"])
-        return bool(await self._link.run("settle", attempt_id, text, status, step, member, at, now, *counters))
+        return bool(
+            await self._link.run("settle", attempt_id, owner, text, status, step, member, at, now, *counters)
+        )
 
     async def release(self, attempt_id: AttemptId, *, owner: str) -> bool:
         """Due again exactly where it was; only for who knows that nothing was sent. False: it is gone.
@@ -110,10 +117,10 @@ class Calls:
     async def heartbeat(self, owner: str, *, now: float) -> None:
         await self._link.do("ZADD", self._link.key("daemons"), now, owner)
 
-    async def extend(self, owner: str, attempt_ids: Sequence[AttemptId], *, deadline: float) -> None:
-        """Move the leases of these attempts of ours to `deadline`; unknown ones are left alone."""
-        if attempt_ids:
-            await self._link.run("extend", owner, deadline, *attempt_ids)
+    async def extend(self, owner: str, attempt_ids: Sequence[AttemptId], *, deadline: float) -> list[AttemptId]:
+        """Move the leases of these attempts of ours to `deadline`; returns those that are not ours any more."""
+        lost = await self._link.run("extend", owner, deadline, *attempt_ids) if attempt_ids else []
+        return [AttemptId(attempt_id) for attempt_id in lost]
 
     async def recover(
         self,

@@ -1,8 +1,9 @@
 -- settle: the result is written and the contact let go, once.
--- ARGV attempt result(JSON) status next(REDIAL|RETURN|CLOSE) member at now counter ...; returns 0 when done before
-local id, result, status, next_is, member, at, now = unpack(ARGV, 1, 7)
+-- ARGV attempt owner|"" result(JSON) status next(REDIAL|RETURN|CLOSE) member at now counter ...
+-- Returns 0 when it was done before, or is no more for this owner to do.
+local id, owner, result, status, next_is, member, at, now = unpack(ARGV, 1, 8)
 local attempt = read_attempt(id)
-if not attempt then return 0 end
+if not attempt or (owner ~= '' and attempt.owner ~= owner) then return 0 end
 local goes_on = run_goes_on(attempt.campaign, attempt.run)
 local redials = goes_on and next_is == 'REDIAL'
 
@@ -11,7 +12,7 @@ call('XADD', campaign_key(attempt.campaign, 'results'), '*', 'attempt', id, 'run
      'redial', redials and at or '', 'at', now, 'r', result)
 local stats = campaign_key(attempt.campaign, 'stats:' .. attempt.run)
 call('HINCRBY', stats, status, 1)
-for i = 8, #ARGV do call('HINCRBY', stats, ARGV[i], 1) end
+for i = 9, #ARGV do call('HINCRBY', stats, ARGV[i], 1) end
 if redials then
   call('ZADD', campaign_key(attempt.campaign, 'due'), at, member)
 elseif goes_on and next_is == 'RETURN' then

@@ -144,9 +144,9 @@ def test_no_sip_code_is_without_a_row(code: int) -> None:
             (Status.RS_TIMEOUT, None),
         ),
         (ended(*UP, Event.LEFT, Event.ENTERED), Flow(completed=True), (Status.TERMINATED, None)),
-        # the IVR failed, or there was none
+        # the IVR failed, or the call never came to it
         (ended(*UP), Flow("YES", failed="no sound"), (Status.RS_ERROR, "IVR_FAILED")),
-        (ended(Event.RINGING, Event.ANSWERED, cause=16), None, (Status.RS_ERROR, "IVR_FAILED")),
+        (ended(Event.RINGING, Event.ANSWERED, cause=16), None, (Status.RS_ERROR, "UNKNOWN")),
         # lost
         (call(*UP, Event.PBX_LOST), Flow(), (Status.RS_ERROR, "PBX_LOST")),
         (call(Event.RINGING, Event.PBX_LOST), None, (Status.RS_ERROR, "PBX_LOST")),

@@ -91,13 +91,13 @@ class ChaosRig(Rig):
 
     def note_connections(self) -> None:
         """Read from the log when each life was connected."""
-        connected = [_at(line) for line in self.logged("asterisk connected")]
+        connected = [logged_at(line) for line in self.logged("asterisk connected")]
         for life in self.lives:
             end = life.ended_at or float("inf")
             life.connected_at = next((at for at in connected if life.began_at <= at <= end), None)
 
 
-def _at(line: Mapping[str, Any]) -> float:
+def logged_at(line: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(line["at"]).timestamp()
 
 
@@ -205,11 +205,13 @@ class Place:
         """Write down a fault that is over now, or as soon as the daemon logs that it is connected."""
         if until_connected:
             self.rig.until(
-                lambda: any(_at(line) > began_at for line in self.rig.logged("asterisk connected")),
+                lambda: any(logged_at(line) > began_at for line in self.rig.logged("asterisk connected")),
                 40,
                 f"the daemon is connected after {fault}",
             )
-            ended_at = min(at for line in self.rig.logged("asterisk connected") if (at := _at(line)) > began_at)
+            ended_at = min(
+                at for line in self.rig.logged("asterisk connected") if (at := logged_at(line)) > began_at
+            )
         else:
             ended_at = time.time()
         gap = Gap(began_at, ended_at, fault)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
-from tests.chaos.ledger import Ledger, Verdict
-from tests.chaos.place import Place, place
+from tests.chaos.callees import PBX_LOST, WAIT, talkers
+from tests.chaos.ledger import WIRE_SECONDS, Ledger, Verdict, spread
+from tests.chaos.place import Gap, Place, logged_at, place, twin
 from tests.lab.lab import Lab
 
 
@@ -46,6 +49,244 @@ def _lifetime(here: Place) -> float:
     return here.dice.uniform(1.0, 3.3) if kind < 0.8 else here.dice.uniform(3.3, 6.0)
 
 
+def redis_killed(lab: Lab, seed: int, count: int = 5) -> Verdict:
+    """kill -9 of redis-server under load. It writes to its file before it answers, so nothing acknowledged may go."""
+    verdict = Verdict(f"kill -9 of Redis, {count} times", seed)
+    with place(lab, seed, proxied=False, redis_options=ALWAYS) as here:
+        _load(here)
+        resumed = []
+        for _ in range(count):
+            time.sleep(here.dice.uniform(2.0, 5.0))
+            began = time.time()
+            here.rig.kill_redis()
+            time.sleep(here.dice.uniform(0.1, 6.0))
+            here.rig.start_redis(*ALWAYS)
+            resumed.append(_resumed(here, time.time()))
+            here.faults.append(Gap(began, time.time(), "redis"))
+            here.feed()
+        here.run_out()
+        Ledger(here).audit(verdict)
+        verdict.figures["Redis answers to the next INVITE"] = spread(resumed)
+    return verdict
+
+
+def redis_refuses(lab: Lab, seed: int) -> Verdict:
+    """Redis full, then read-only: nothing new while it lasts, nothing lost, and on it goes."""
+    verdict = Verdict("Redis full, and Redis read-only", seed)
+    with place(lab, seed, proxied=False, redis_options=ALWAYS) as here:
+        redis = here.rig.redis
+        for name, spoil, mend in (
+            ("full", lambda: redis.config_set("maxmemory", 1), lambda: redis.config_set("maxmemory", 0)),
+            ("read-only", lambda: redis.replicaof("127.0.0.1", 1), lambda: redis.replicaof("NO", "ONE")),
+        ):
+            _load(here)
+            time.sleep(3)
+            began = time.time()
+            spoil()
+            time.sleep(here.dice.uniform(6.0, 9.0))
+            mended = time.time()
+            mend()
+            resumed = _resumed(here, mended)
+            here.faults.append(Gap(began, time.time(), "redis"))
+            new = [call for call in here.world() if began + WIRE_SECONDS < call.invited_at < mended]
+            verdict.expect(not new, f"{len(new)} INVITEs while Redis was {name}")
+            verdict.figures[f"{name}: INVITEs meanwhile, seconds to the next"] = f"{len(new)}, {resumed:.2f}"
+        here.run_out()
+        Ledger(here).audit(verdict)
+    return verdict
+
+
+def asterisk_killed(lab: Lab, seed: int, count: int = 3) -> Verdict:
+    """kill -9 of the PBX under load: its calls are lost, those that talked are not rung again."""
+    verdict = Verdict(f"kill -9 of Asterisk, {count} times", seed)
+    with place(lab, seed, proxied=False) as here:
+        _load(here)
+        resumed = []
+        for _ in range(count):
+            time.sleep(here.dice.uniform(4.0, 7.0))
+            began = time.time()
+            lab.pbx.kill()
+            time.sleep(here.dice.uniform(0.0, 4.0))
+            lab.pbx.start()
+            lab.world.cli("channel request hangup all")  # as the carrier's own timers would
+            gap = here.fault("pbx", began)
+            resumed.append(_resumed(here, gap.ended_at))
+            here.feed()
+        here.run_out()
+        ledger = Ledger(here)
+        ledger.audit(verdict)
+        answered = [
+            result.outcome
+            for result, call in ledger.pairs
+            if call is not None
+            and call.answered_at is not None
+            and any(
+                call.answered_at < gap.began_at - WIRE_SECONDS < gap.began_at < (call.ended_at or gap.ended_at)
+                for gap in here.faults
+            )
+        ]
+        lost = sum(outcome == PBX_LOST for outcome in answered)
+        verdict.figures["answered calls that the PBX lost, PBX_LOST"] = f"{len(answered)}, {lost}"
+        verdict.expect(lost == len(answered), f"{Counter(answered)} for answered calls")
+        verdict.figures["connected to the next INVITE"] = spread(resumed)
+    return verdict
+
+
+def events_cut(lab: Lab, seed: int, count: int = 8) -> Verdict:
+    """The event socket is closed, and for a while no other can be had."""
+
+    def fault(here: Place) -> None:
+        here.proxy.set("cut", only_events=here.dice.random() < 0.5)
+        time.sleep(here.dice.uniform(0.0, 4.0))
+
+    return _wire(lab, Verdict(f"event socket cut, {count} times", seed), "cut", fault, count)
+
+
+def events_half_open(lab: Lab, seed: int, count: int = 2) -> Verdict:
+    """The peer has gone without a word: what is sent is taken by nobody, and arrives when he is back."""
+
+    def fault(here: Place) -> None:
+        here.proxy.set("hold", only_events=here.dice.random() < 0.5)
+        time.sleep(here.dice.uniform(8.0, 26.0))
+
+    return _wire(lab, Verdict(f"half-open wire, {count} times", seed), "half-open", fault, count)
+
+
+def events_slow(lab: Lab, seed: int, count: int = 2) -> Verdict:
+    """A reader who is slow: every piece of what Asterisk tells comes late."""
+
+    def fault(here: Place) -> None:
+        here.proxy.set("slow", delay=here.dice.uniform(0.3, 1.0), only_events=True)
+        time.sleep(here.dice.uniform(8.0, 12.0))
+
+    return _wire(lab, Verdict(f"slow event socket, {count} times", seed), "slow", fault, count)
+
+
+def _wire(lab: Lab, verdict: Verdict, kind: str, fault: Callable[[Place], None], count: int) -> Verdict:
+    with place(lab, verdict.seed) as here:
+        _load(here)
+        resumed = []
+        for _ in range(count):
+            time.sleep(here.dice.uniform(3.0, 5.0))
+            began = time.time()
+            fault(here)
+            here.proxy.set("pass")
+            lost = any(logged_at(line) > began for line in here.rig.logged("asterisk lost"))
+            gap = here.fault(kind, began, until_connected=lost)
+            resumed.append(_resumed(here, gap.ended_at))
+            here.feed()
+        here.run_out()
+        Ledger(here).audit(verdict)
+        verdict.figures["connected to the next INVITE"] = spread(resumed)
+    return verdict
+
+
+def takeover(lab: Lab, seed: int) -> Verdict:
+    """Two daemons share a campaign and one is killed: the other one takes its calls when heartbeat and leases are dead.
+
+    The leases are constants of the engine (120 s), so the test makes them and the heartbeat old in Redis.
+    """
+    verdict = Verdict("one of two daemons killed", seed)
+    with place(lab, seed, proxied=False) as here, twin(here.rig) as other:
+        here.campaign(talkers(here.dice, 40, talk=40), flow=WAIT, callsPerSecond=8)
+        here.rig.begin()
+        other.begin()
+        here.rig.until(lambda: len(here.world()) == 40, 20, "all are rung")
+        time.sleep(2.5)
+        theirs = {name: len(_owned(here, name)) for name in ("rig", "twin")}
+        killed = here.rig.murder()
+        _age(here, "rig")
+        here.rig.until(lambda: not _owned(here, "rig"), 30, "the twin has taken over")
+        verdict.figures["calls of the killed one, of the twin"] = f"{theirs['rig']}, {theirs['twin']}"
+        verdict.figures["seconds until taken over"] = f"{time.time() - killed:.1f}"
+        here.run_out()
+        ledger = Ledger(here)
+        ledger.audit(verdict)
+        good = sum(result.outcome == ("TERMINATED", "HANGUP") for result, _ in ledger.pairs)
+        verdict.figures["as if nothing had been"] = f"{good} of {len(ledger.pairs)}"
+        verdict.expect(good == len(ledger.pairs), "calls were not followed to their end by the twin")
+        verdict.expect(theirs["rig"] > 0, "the killed one had no calls")
+    return verdict
+
+
+def frozen(lab: Lab, seed: int) -> Verdict:
+    """SIGSTOP of a daemon for longer than its leases, while a twin takes over; then SIGCONT: it must not interfere."""
+    verdict = Verdict("a daemon frozen beyond its leases", seed)
+    with place(lab, seed, proxied=False) as here, twin(here.rig) as other:
+        here.campaign(here.crowd.more(200), callsPerSecond=10)
+        here.rig.begin()
+        other.begin()
+        here.rig.until(lambda: len(here.world()) > 40, 20, "both dial")
+        frozen_at = time.time()
+        here.rig.stop_cont(stop=True)
+        theirs = _owned(here, "rig")
+        _age(here, "rig")
+        here.rig.until(lambda: not _owned(here, "rig"), 30, "the twin has taken over")
+        taken = len(theirs & _owned(here, "twin"))
+        thawed_at = time.time()
+        here.rig.stop_cont(stop=False)
+        here.faults.append(Gap(frozen_at, thawed_at, "frozen"))
+        here.run_out()
+        ledger = Ledger(here)
+        ledger.audit(verdict)
+        verdict.figures["calls when frozen, still up when taken over"] = f"{len(theirs)}, {taken}"
+        second = [
+            line
+            for line in here.rig.logged("settled")
+            if logged_at(line) > thawed_at and line["attempt"] in theirs
+        ]
+        late = sum(line["first"] for line in second)
+        verdict.figures["of these settled by the thawed one"] = late
+        verdict.expect(not late, "the thawed daemon settled what was not its own")
+    return verdict
+
+
+ALWAYS = ("--appendfsync", "always")
+
+
+def _load(here: Place) -> None:
+    """Calls under way in every phase."""
+    here.feed()
+    if not here.rig.lives:
+        here.rig.begin()
+    rung = len(here.world())
+    here.rig.until(lambda: len(here.world()) > rung + 40, 30, "the load is on")
+
+
+def _resumed(here: Place, since: float) -> float:
+    """How long it took from then to the next INVITE."""
+    here.rig.until(
+        lambda: any(call.invited_at > since for call in here.world()) or not here.waiting(),
+        30,
+        "it dials again",
+    )
+    return max(
+        0.0, min((call.invited_at for call in here.world() if call.invited_at > since), default=since) - since
+    )
+
+
+def _owned(here: Place, name: str) -> set[str]:
+    attempts: Any = here.rig.redis.zrange(here.rig.key(f"daemon:{name}:live"), 0, -1)
+    return set(attempts)
+
+
+def _age(here: Place, name: str) -> None:
+    """As if this daemon had been silent for longer than heartbeat and leases last."""
+    past = time.time() - 1000
+    owned = _owned(here, name)
+    if owned:
+        here.rig.redis.zadd(here.rig.key(f"daemon:{name}:live"), dict.fromkeys(owned, past))
+    here.rig.redis.zadd(here.rig.key("daemons"), {name: past})
+
+
 SCENARIOS: dict[str, Callable[[Lab, int], Verdict]] = {
     "kills": kills,
+    "redis-killed": redis_killed,
+    "redis-refuses": redis_refuses,
+    "asterisk-killed": asterisk_killed,
+    "events-cut": events_cut,
+    "half-open": events_half_open,
+    "slow": events_slow,
+    "takeover": takeover,
+    "frozen": frozen,
 }

@@ -143,14 +143,23 @@ class Engine:
     async def run(self) -> None:
         """Until drained. Whatever a root task raises ends the others, and this."""
         self.last_pass_at = asyncio.get_running_loop().time()
-        async with asyncio.TaskGroup() as roots:
-            tasks = [
-                roots.create_task(root)
-                for root in (self._keep_alive(), self._follower.run(), self._pass_for_ever(), self._outages())
-            ]
-            await self._drained()
-            for task in tasks:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as roots:
+                tasks = [
+                    roots.create_task(root)
+                    for root in (
+                        self._keep_alive(),
+                        self._follower.run(),
+                        self._pass_for_ever(),
+                        self._outages(),
+                    )
+                ]
+                await self._drained()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            # Also when another root task has failed: live calls are left to the next start, never hung up.
+            await self._leave()
 
     def drain(self, seconds: float | None) -> None:
         """No new calls from now on; `run` ends with the last live one, or after so long (None: never before).
@@ -170,7 +179,6 @@ class Engine:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._drain_until) as self._patience:
                 await self._board.idle.wait()
-        await self._leave()
 
     async def _leave(self) -> None:
         """Let go of what lives; results of what has ended are still written, if Redis takes them now."""

@@ -42,6 +42,8 @@ from dialer_engine.errors import Invalid, NotFound, Rejected, Unavailable
 from dialer_engine.store import Store
 from dialer_engine.store.records import DoNotCall, SentKind
 
+STALE_SECONDS = 15.0
+"""An older permission to send counts no more. Leases last longer, and Redis answers sooner or not at all."""
 ASK_AGAIN_SECONDS = 1.0
 """Between two questions to a PBX that does not answer, or that has been told to hang up."""
 
@@ -200,6 +202,10 @@ class Attempt:
                 self.feed(Event.DIAL_ENDED, at, dial_status=status, far=far)
 
 
+class _NotOurs(Exception):
+    """Another daemon drives this call now."""
+
+
 @dataclass(slots=True)
 class Driver:
     """Carries attempts through. It holds the ports, the attempt holds the facts."""
@@ -216,7 +222,11 @@ class Driver:
             await self.look(attempt)
         else:
             await self._send(attempt)
-        await self._follow(attempt)
+        try:
+            await self._follow(attempt)
+        except _NotOurs:
+            attempt.verdict = Verdict.LEAVE
+            _log.warning("taken over by another daemon", attempt=attempt.id)
 
     # --- before the call ---
 
@@ -225,10 +235,13 @@ class Driver:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, attempt.slot_at - loop.time()))
         endpoint = self._endpoint(attempt)
+        asked = self.clock()
         if endpoint is None or attempt.call.ended or not await self._may_send(attempt):
             return
         await asyncio.sleep(max(0.0, attempt.departure(loop.time()) - loop.time()))
-        if not self._is_open(attempt):
+        # Had we been frozen since then, somebody else may have taken the call over and settled it.
+        stale = (self.clock() - asked).total_seconds() > STALE_SECONDS
+        if stale or not self._is_open(attempt):
             return
         attempt.call.dial_timeout_seconds = attempt.campaign.dial_timeout_seconds
         attempt.feed(Event.MARK_SENT, self.clock())
@@ -306,7 +319,13 @@ class Driver:
     async def _note(self, attempt: Attempt) -> None:
         """What a ringing call has shown so far. Not worth a wait: Asterisk can be asked after a crash."""
         with suppress(Unavailable):
-            await self.store.calls.progress(attempt.id, attempt.call.to_fields(), now=self.clock().timestamp())
+            await self._record(attempt, attempt.call.to_fields())
+
+    async def _record(self, attempt: Attempt, fields: Mapping[str, str]) -> None:
+        """Raises _NotOurs when another daemon has taken the call over: we were frozen, or cut off from Redis."""
+        now = self.clock().timestamp()
+        if not await self.store.calls.progress(attempt.id, fields, owner=self.owner, now=now):
+            raise _NotOurs
 
     async def _changed(self, attempt: Attempt) -> bool:
         """Wait for news; False when the deadline came first."""
@@ -406,8 +425,7 @@ class Driver:
     async def _run_flow(self, attempt: Attempt) -> flows.FlowResult:
         async def record(position: flows.Position) -> None:
             attempt.position = position
-            fields = {**attempt.call.to_fields(), "position": position.to_json()}
-            await self.store.calls.progress(attempt.id, fields, now=self.clock().timestamp())
+            await self._record(attempt, {**attempt.call.to_fields(), "position": position.to_json()})
 
         zone = ZoneInfo(attempt.campaign.active_period.timezone)
         return await ivr.run(

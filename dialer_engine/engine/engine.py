@@ -25,6 +25,7 @@ from dialer_engine.engine.lanes import Lane, Pace
 from dialer_engine.engine.passes import LEASE_SECONDS, Planner
 from dialer_engine.engine.recovery import Recovery
 from dialer_engine.engine.settling import Settler
+from dialer_engine.engine.supply import Supply
 from dialer_engine.errors import NotFound, Rejected, Unavailable
 from dialer_engine.metrics import Metrics
 from dialer_engine.store import Store
@@ -229,11 +230,11 @@ class Engine:
         for line in self._board.lines.values():
             if line.supply.wants_refill(now):
                 line.supply.refilling = True
-                self._errand(self._refill_one(line.supply.refill(now)))
+                self._errand(self._refill_one(line.supply, now))
 
-    async def _refill_one(self, refill: Coroutine[None, None, None]) -> None:
+    async def _refill_one(self, supply: Supply, now: float) -> None:
         try:
-            await refill
+            await supply.refill(now)
         except Unavailable as exc:
             self._board.trouble(exc.reason)
         except Rejected as exc:

@@ -14,6 +14,7 @@ local prefix, layers = campaign_key(id, 'seen'), layers_of(key, 'layers')
 local before = tonumber(at[3] or 0)
 local sequence, repeats = before, 0
 call('HSET', key, 'cursor:' .. list, new_cursor)
+make_room(key, '', layers, (#ARGV - 7 - refused_count) / 2)
 for i = 8 + refused_count, #ARGV, 2 do
   local set, name, known = seen(prefix, layers, ARGV[i + 1])
   if known then
@@ -32,5 +33,5 @@ call('HINCRBY', key, 'read', accepted + repeats + refused_count)
 call('HINCRBY', key, 'refused', refused_count)
 call('HINCRBY', key, 'repeats', repeats)
 call('HINCRBY', key, 'open:' .. list .. '.' .. generation, accepted)
-grow(key, '', layers, accepted)
+call('HINCRBY', key, 'layered', accepted)
 return {0, tonumber(new_cursor), accepted, repeats}

@@ -4,6 +4,7 @@ local meta = base .. ':meta'
 local generation = ARGV[1] ~= '' and ARGV[1] or call('HGET', meta, 'generation') or '1'
 local layers, prefix = layers_of(meta, 'layers:' .. generation), base .. ':seen:' .. generation
 local written, repeats = 0, 0
+make_room(meta, ':' .. generation, layers, (#ARGV - 1) / 2)
 for i = 2, #ARGV, 2 do
   local set, name, known = seen(prefix, layers, ARGV[i])
   if known then
@@ -14,5 +15,5 @@ for i = 2, #ARGV, 2 do
     written = written + 1
   end
 end
-if written > 0 then grow(meta, ':' .. generation, layers, written) end
+if written > 0 then call('HINCRBY', meta, 'layered:' .. generation, written) end
 return {tonumber(generation), written, repeats}

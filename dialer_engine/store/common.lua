@@ -91,18 +91,23 @@ local function release_attempt(id, attempt)
 end
 
 -- Numbers seen, in sets of integers so small that Redis keeps each as a sorted array of 8 bytes a number.
--- `layers` holds the bucket counts, "11,31": when the last layer is full a wider one is begun, because a number
--- cannot move. Bucket counts end in 1 (coprime to 10), so that round numbers spread too.
-local BUCKET = 400
+-- `layers` holds the bucket counts, "1,2,4": when the last layer is full a wider one is begun, because a number
+-- cannot move.
+local BUCKET = 400  -- of set-max-intset-entries, 512
 
-local function layer_for(numbers)
-  return numbers <= BUCKET and 1 or 10 * math.ceil(numbers / BUCKET / 10) + 1
-end
+local function layer_for(numbers) return math.max(1, math.ceil(numbers / BUCKET)) end
 
 local function layers_of(hash, field)
   local layers = {}
   for buckets in string.gmatch(call('HGET', hash, field) or '1', '%d+') do table.insert(layers, tonumber(buckets)) end
   return layers
+end
+
+-- Multiplication modulo a prime: numbers given out in steps spread over any number of buckets. All is exact in
+-- doubles: 14 digits are below 2^53, and so is the product.
+local function bucket_of(integer, buckets)
+  local folded = math.fmod(tonumber(string.sub(integer, -14)), 2147483647)
+  return math.fmod(math.fmod(folded * 3979739, 2147483647), buckets)
 end
 
 -- The set where this number is or would be added, what it is called there, and whether it is there.
@@ -114,17 +119,18 @@ local function seen(prefix, layers, identity)
   local integer = (plus == '' and '1' or '2') .. digits
   local key
   for layer, buckets in ipairs(layers) do
-    key = prefix .. string.format(':%d:%d', layer, math.fmod(tonumber(string.sub(integer, -14)), buckets))
+    key = prefix .. string.format(':%d:%d', layer, bucket_of(integer, buckets))
     if call('SISMEMBER', key, integer) == 1 then return key, integer, true end
   end
   return key, integer, false
 end
 
-local function grow(hash, suffix, layers, added)
-  local size = call('HINCRBY', hash, 'layered' .. suffix, added)
+-- Called before `coming` numbers are looked at.
+local function make_room(hash, suffix, layers, coming)
   local last = layers[#layers]
-  if size < last * BUCKET then return end
-  table.insert(layers, layer_for(last * 2 * BUCKET))
+  local size = tonumber(call('HGET', hash, 'layered' .. suffix) or 0)
+  if size + coming <= last * BUCKET then return end
+  table.insert(layers, layer_for(math.max(last * 2 * BUCKET, coming)))
   call('HSET', hash, 'layers' .. suffix, table.concat(layers, ','), 'layered' .. suffix, 0)
 end
 

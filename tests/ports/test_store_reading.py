@@ -8,9 +8,10 @@ import pytest
 
 from dialer_engine.core.model import CampaignId, Command, ListId
 from dialer_engine.errors import Conflict, NotFound
+from dialer_engine.store import Store
 from dialer_engine.store.contract import from_json, parse_campaign
 from dialer_engine.store.records import Closed, PinnedList, ReadRow, RefusedRow
-from tests.ports.store_desk import NOW, OWNER, Desk, in_batches, members, numbered
+from tests.ports.store_desk import NOW, OWNER, Desk, RealRedis, in_batches, members, numbered
 
 
 async def numbers_waiting(desk: Desk, campaign: CampaignId) -> list[str]:
@@ -240,3 +241,27 @@ async def test_candidates_come_due_first_each_with_its_row(desk: Desk) -> None:
     assert found.due == ()
     assert [one.contact.row for one in members(found.fresh)] == [0, 1]
     assert (await desk.store.reading.candidates(campaign, 2, fresh=10, due=10, now=NOW)).fresh == ()
+
+
+async def test_a_number_costs_at_most_forty_bytes_in_its_list_and_its_run(redis_server: RealRedis) -> None:
+    """Read and unread alike; contacts that wait for a call are few, and cost more."""
+    store = await Store.open(redis_server.url)
+    desk, count = Desk(store), 60_000
+    numbers = [f"420{600_000_000 + 37 * n}" for n in range(count)]
+    with redis_server.client() as client:
+        before = client.info("memory")["used_memory"]
+        batches = (numbers[at : at + 1000] for at in range(0, count, 1000))
+        call_list = (await store.lists.create("list", in_batches(*batches))).id
+        campaign = await desk.new_campaign(call_list)
+        await desk.command(campaign, Command.START)
+        for at in range(0, count, 1000):
+            rows = [ReadRow(at + n, number) for n, number in enumerate(numbers[at : at + 1000])]
+            where = PinnedList(call_list, 1, at)
+            await store.reading.accept(campaign, 1, where, rows=rows, cursor=at + 1000)
+        client.delete(f"{{dialer}}:campaign:{campaign}:fresh")
+        used = (client.info("memory")["used_memory"] - before) / count
+        sets = list(client.scan_iter("*:seen:*", count=1000))
+        encodings = {client.object("encoding", key) for key in sets}
+    await store.close()
+    assert encodings == {"intset"}
+    assert used <= 40, used

@@ -156,6 +156,14 @@ async def test_a_live_number_without_its_attempt_binds_nobody(desk: Desk, raw: A
     await desk.claim(campaign)
 
 
+async def test_a_settlement_leaves_the_live_number_of_another_attempt(desk: Desk, raw: Any) -> None:
+    campaign = await desk.running("601", "602")
+    first, second = await desk.claim(campaign, 2)
+    await raw("HSET", "{dialer}:live-numbers", "601", second.attempt_id)
+    await desk.store.calls.settle(first.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    assert await raw("HGET", "{dialer}:live-numbers", "601") == second.attempt_id
+
+
 async def test_mark_sent_is_for_the_owner_and_may_be_repeated(desk: Desk) -> None:
     campaign = await desk.running("601")
     (request,) = await desk.claim(campaign)

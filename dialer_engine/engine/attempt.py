@@ -381,18 +381,17 @@ class Driver:
         while not attempt.call.ended:
             try:
                 snapshot = await self.pbx.channel(attempt.id)
-                if snapshot is not None:
+                if snapshot is not None and self.pbx.connected:
                     await self.pbx.subscribe(f"channel:{attempt.id}")
                 break
-            except (NotFound, Rejected):
-                continue  # it ended between the two questions
-            except Unavailable:
+            except (NotFound, Rejected, Unavailable):  # not found: it ended between the two questions
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
         else:
             return
         now = self.clock()
         if snapshot is None:
-            attempt.feed(Event.UNKNOWN, now)
+            ours = attempt.call.timed_out or attempt.call.cancelled_by_us
+            attempt.feed(Event.GONE if ours else Event.UNKNOWN, now)
         elif snapshot.state == "Up":
             attempt.feed(Event.ANSWERED, now)
             if snapshot.dialplan.app_name == "Stasis":

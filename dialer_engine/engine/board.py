@@ -66,7 +66,8 @@ class Board:
             line.own += change
         if lane is not None:
             lane.own += change
-            lane.unheard.discard(attempt.id)
+            if change < 0:
+                lane.unheard.discard(attempt.id)
 
     def own_calls(self, campaign: CampaignId) -> int:
         return sum(attempt.campaign.id == campaign for attempt in self.attempts.values())

@@ -384,14 +384,18 @@ class Engine:
             if self._board.pbx_up:
                 continue
             now = self._clock()
-            for attempt in list(self._board.attempts.values()):
-                if _rung_enough(attempt, now):
-                    attempt.feed(Event.CANCELLED, now)
-                    self._errand(self._cut(attempt))
+            rung = [attempt for attempt in self._board.attempts.values() if _rung_enough(attempt, now)]
+            await asyncio.gather(*map(self._cut, rung))
 
     async def _cut(self, attempt: Attempt) -> None:
+        """Not who has answered meanwhile: he waits in the dialplan for us. Of the end we shall not be told."""
         with suppress(Unavailable, Rejected, NotFound):
-            await self.pbx.hangup(attempt.id, "no_answer")
+            snapshot = await self.pbx.channel(attempt.id)
+            if snapshot is None or snapshot.state == "Up" or self._board.pbx_up:
+                return
+            if await self.pbx.hangup(attempt.id, "no_answer"):
+                attempt.feed(Event.CANCELLED, self._clock())
+                attempt.feed(Event.GONE, self._clock())
 
     # --- tasks and their owner ---
 

@@ -60,10 +60,16 @@ class Supply:
 
     def follow(self, view: CampaignView) -> None:
         """Take over where the lists stand in Redis; a reload may have moved them."""
-        self._places = {place.call_list: place for place in view.lists}
-        self._at_end = {call_list: at for call_list, at in self._at_end.items() if call_list in self._places}
+        known, self._places = self._places, {place.call_list: self._newer(place) for place in view.lists}
+        same = [call_list for call_list, place in self._places.items() if known.get(call_list) == place]
+        self._at_end = {call_list: self._at_end[call_list] for call_list in same if call_list in self._at_end}
         self._fresh_in_redis = self._fresh_in_redis or view.fresh > len(self._fresh)
         self.hear_of(view.next_due_at)
+
+    def _newer(self, place: PinnedList) -> PinnedList:
+        """Rows may have been accepted since the snapshot was taken; within a generation they only grow."""
+        known = self._places.get(place.call_list, place)
+        return known if (known.generation, known.cursor) > (place.generation, place.cursor) else place
 
     def hear_of(self, due_at: float | None) -> None:
         """A re-dial waits until `due_at` (epoch seconds)."""
@@ -185,13 +191,12 @@ class Supply:
         return False
 
     async def _read(self, place: PinnedList, now: float) -> bool:
+        """A list is at its end only when its last rows are in Redis as contacts, too."""
         rows = await self._store.reading.rows(place.call_list, place.generation, place.cursor, BATCH)
-        if len(rows) < BATCH:
-            self._at_end[place.call_list] = now
-        else:
-            self._at_end.pop(place.call_list, None)
         if not rows:
+            self._at_end[place.call_list] = now
             return False
+        self._at_end.pop(place.call_list, None)
         good, refused = self._sort(rows, place.cursor)
         reply = await self._store.reading.accept(
             self._campaign,
@@ -203,10 +208,12 @@ class Supply:
         )
         if reply.stale:
             # Somebody else read it or it was reloaded; the next snapshot tells where it stands.
-            self._at_end.pop(place.call_list, None)
-        else:
+            return False
+        if self._places.get(place.call_list) == place:
             self._places[place.call_list] = PinnedList(place.call_list, place.generation, reply.cursor)
-        return not reply.stale
+            if len(rows) < BATCH:
+                self._at_end[place.call_list] = now
+        return True
 
     def _sort(self, rows: Sequence[str], first: int) -> tuple[list[ReadRow], list[RefusedRow]]:
         good: list[ReadRow] = []

@@ -397,8 +397,8 @@ class Port:
 
     async def subscribe(self, source: str) -> None:
         await self._ask("subscribe")
-        if source.removeprefix("channel:") not in self._pbx.channels:
-            raise NotFound(f"no {source}")
+        if not self.connected or source.removeprefix("channel:") not in self._pbx.channels:
+            raise NotFound(f"no {source}, or no application {self.app}")
 
     async def hangup(self, channel_id: str, reason: HangupReason = "normal") -> bool:
         await self._ask("hangup")

@@ -25,7 +25,7 @@ class Cancelling:
         self.done = False
 
     def __call__(self, coro: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        if coro.__name__ != "drive" or self.waits is not None:
+        if getattr(coro, "__name__", "") != "drive" or self.waits is not None:
             return coro
         self.waits = 0
         return self._driven(coro)

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from dialer_engine.store.records import DoNotCall
 from tests.engine.pbx import BUSY, RINGS_OUT, answers
 from tests.engine.world import ALWAYS, VIRTUAL, World, numbers, period, rule, trunk
 
@@ -198,17 +199,11 @@ async def test_a_number_allowed_again_between_its_claim_and_its_turn_is_not_call
 async def test_a_number_forbidden_for_one_campaign_is_called_by_another() -> None:
     async with World() as world:
         one, other = [await world.campaign(numbers(1)) for _ in range(2)]
-        await world.store.do_not_call.add(_entry(numbers(1)[0]), campaign=one)
+        await world.store.do_not_call.add(DoNotCall(numbers(1)[0]), campaign=one)
         await world.daemon()
         await world.completed(one, other)
         assert list(world.statuses(one).values()) == [["RS_BLACKLIST/do-not-call"]]
         assert list(world.statuses(other).values()) == [["TERMINATED"]]
-
-
-def _entry(number: str):  # type: ignore[no-untyped-def]
-    from dialer_engine.store.records import DoNotCall
-
-    return DoNotCall(number)
 
 
 # --- stop everything ---

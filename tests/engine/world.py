@@ -45,7 +45,7 @@ ALWAYS = {"startTime": "00:00", "endTime": "24:00", "weekDays": [1, 2, 3, 4, 5, 
 
 BYE = {"bye": {"type": "hangup"}}
 HELLO = {"hello": {"type": "play", "media": ["sound:hello"], "next": "bye"}, **BYE}
-SURVEY = {
+SURVEY: dict[str, dict[str, Any]] = {
     "hello": {"type": "play", "media": ["sound:hello"], "next": "ask"},
     "ask": {"type": "menu", "media": ["sound:press"], "keys": {"1": "yes", "9": "never"}, "noInput": "bye",
             "timeout": 2, "retries": 0},
@@ -82,6 +82,10 @@ class Daemon:
     fate: Fate
     store: Store
     task: asyncio.Task[None]
+
+    async def audit(self) -> None:
+        """As the daemon has it done once a minute."""
+        await self.fate.inside(lambda: asyncio.get_running_loop().create_task(self.engine.audit()))
 
     async def kill(self) -> None:
         """kill -9."""

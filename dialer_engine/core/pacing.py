@@ -1,13 +1,13 @@
 """How many calls may start now, and which limit bound it? (spec section 4)
 
 Level, not edge: every pass hands in the whole truth and gets one plan for each campaign. Nothing is remembered
-here, not even whose turn it is: that is read from when each campaign last started a call.
+here, not even whose turn it is: that goes out in each plan and comes back in the facts of the next pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
@@ -31,7 +31,7 @@ class CampaignFacts:
     ready: int | None = None  # what its token bucket allows now; None: as many as you like
     ready_at: datetime | None = None  # when the bucket allows the next one
     next_due_at: datetime | None = None  # the first re-dial that is not due yet
-    last_started_at: datetime | None = None  # when it last originated a call; None: not in this run
+    credit: int = 0  # Plan.credit of the pass before
     endpoint: EndpointType = EndpointType.PHONE
 
 
@@ -62,6 +62,7 @@ class Plan:
     facts: CampaignFacts
     trunk: TrunkFacts | None
     share: int | None = None  # of the trunk's room, when that bound it
+    credit: int = 0  # how far it is behind its share of the trunk's turns; the next pass wants it back
 
     @property
     def inputs(self) -> dict[str, object]:
@@ -215,12 +216,15 @@ def plan(
             claims.setdefault(facts.trunk, []).append((facts, want.calls))
     rooms = {name: _trunk_room(trunks.get(name)) for name in claims}
     given: dict[CampaignId, int] = {}
+    credits: dict[CampaignId, int] = {}
     for name, claimants in claims.items():
-        given.update(_deal(rooms[name].calls, claimants, now))
-    return [
+        credits.update((facts.id, facts.credit) for facts, _ in claimants)
+        given.update(_deal(rooms[name].calls, claimants, credits))
+    plans = [
         _plan(facts, want, rooms.get(facts.trunk), given.get(facts.id, 0), trunks.get(facts.trunk))
         for facts, want in zip(campaigns, wants, strict=True)
     ]
+    return [replace(planned, credit=credits.get(planned.campaign, 0)) for planned in plans]
 
 
 class _Bound(NamedTuple):
@@ -271,21 +275,33 @@ def _trunk_room(trunk: TrunkFacts | None) -> _Bound:
     return _Bound(calls, limit, next_at)
 
 
-def _deal(room: int, claimants: Sequence[tuple[CampaignFacts, int]], now: datetime) -> dict[CampaignId, int]:
+def _deal(
+    room: int, claimants: Sequence[tuple[CampaignFacts, int]], credits: dict[CampaignId, int]
+) -> dict[CampaignId, int]:
     """Share the trunk's room. Too little for one call each goes by turns, else the first would always win."""
     if sum(calls for _, calls in claimants) <= room:
         return {facts.id: calls for facts, calls in claimants}
     if room < len(claimants):
-        waited = sorted((facts for facts, _ in claimants), key=lambda facts: _waited(facts, now), reverse=True)
-        return {facts.id: 1 for facts in waited[:room]}
+        return _by_turns(room, [facts for facts, _ in claimants], credits)
     return share(room, [(facts.id, facts.priority, calls) for facts, calls in claimants])
 
 
-def _waited(facts: CampaignFacts, now: datetime) -> tuple[float, int]:
-    """How long it waited for its turn, weighed by priority: ten times the priority, ten times the turns."""
-    last = facts.last_started_at
-    seconds = float("inf") if last is None else (now - last).total_seconds()
-    return seconds * facts.priority, facts.priority
+def _by_turns(
+    room: int, claimants: Sequence[CampaignFacts], credits: dict[CampaignId, int]
+) -> dict[CampaignId, int]:
+    """`room` turns, one for each at most, so that over many passes they are as the priorities.
+
+    At every turn each earns its priority, and whoever is richest has it and pays what all have earned.
+    """
+    given: dict[CampaignId, int] = {}
+    for _ in range(room):
+        for facts in claimants:
+            credits[facts.id] += facts.priority
+        waiting = [facts for facts in claimants if facts.id not in given]
+        richest = max(waiting, key=lambda facts: (credits[facts.id], facts.priority))
+        credits[richest.id] -= sum(facts.priority for facts in claimants)
+        given[richest.id] = 1
+    return given
 
 
 def _plan(

@@ -111,7 +111,7 @@ class Line:
     own: int = 0
     others: int = 0
     plan: Plan | None = None
-    last_started_at: datetime | None = None
+    credit: int = 0  # of the last plan
     _opening: Opening | None = None
 
     def opening(self, now: datetime) -> Opening:
@@ -148,7 +148,7 @@ class Line:
             ready=tokens,
             ready_at=at_wall(self.pace.next_at(mono), now, mono) if tokens == 0 else None,
             next_due_at=None if next_due is None else datetime.fromtimestamp(next_due, UTC),
-            last_started_at=self.last_started_at,
+            credit=self.credit,
             endpoint=self.campaign.endpoint.type,
         )
 

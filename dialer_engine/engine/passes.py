@@ -66,7 +66,7 @@ class Planner:
             await asyncio.gather(*claims)
 
     def _tell(self, line: Line, planned: Plan) -> None:
-        before, line.plan = line.plan, planned
+        before, line.plan, line.credit = line.plan, planned, planned.credit
         self.metrics.planned(planned.campaign, planned.originate, planned.limit)
         if before is None or before.limit is not planned.limit:
             _log.info("planned", campaign=planned.campaign, limit=planned.limit, text=planned.text)
@@ -152,7 +152,6 @@ class Planner:
             slot_at=line.slot(asyncio.get_running_loop().time()),
             departure=line.departure,
         )
-        line.last_started_at = self.clock()
         line.lane.unheard.add(attempt_id)
         self.board.register(attempt)
         self.start(attempt)

@@ -127,12 +127,12 @@ def test_what_one_does_not_want_goes_to_the_others() -> None:
 
 def test_a_bucket_one_deep_starves_nobody() -> None:
     """A token every 50 ms for a minute, calls that end at once: turns are as the priorities."""
-    last: dict[int, datetime] = {}
+    credits: dict[int, int] = {}
     turns = {1: 0, 2: 0, 3: 0}
     for step in range(1200):
         now = NOW + timedelta(seconds=step / 20)
         facts = [
-            replace(campaign(number, priority), last_started_at=last.get(number))
+            replace(campaign(number, priority), credit=credits.get(number, 0))
             for number, priority in ((1, 60), (2, 30), (3, 10))
         ]
         answers = plan(
@@ -147,9 +147,8 @@ def test_a_bucket_one_deep_starves_nobody() -> None:
         assert sum(answer.originate for answer in answers) == 1
         (chosen,) = [answer.campaign for answer in answers if answer.originate]
         turns[chosen] += 1
-        last[chosen] = now
-    assert sum(turns.values()) == 1200
-    assert turns[1] > turns[2] > turns[3] > 60
+        credits.update((answer.campaign, answer.credit) for answer in answers)
+    assert turns == {1: 720, 2: 360, 3: 120}
 
 
 def test_one_probe_for_all_campaigns_of_a_closed_trunk() -> None:
@@ -245,7 +244,7 @@ facts_lists = st.lists(
         max_channels=st.integers(1, 60),
         open=st.booleans(),
         ready=st.none() | st.integers(0, 3),
-        last_started_at=st.none() | st.just(NOW - timedelta(seconds=1)),
+        credit=st.integers(-2000, 2000),
     ),
     unique_by=lambda facts: facts.id,
     max_size=20,

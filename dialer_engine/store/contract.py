@@ -56,7 +56,8 @@ TOLD_PLACE = 200  # characters: the names in it are a stranger's
 
 _NAME_MARKS = " .,'&()+/!?_#*-"
 _CALLER_ID = re.compile(
-    r"""(?=.{1,80}\Z)(?:[+]?[0-9*#][0-9*#() ./-]*|(?P<quote>"?)(?P<name>[^"<>]*)(?P=quote)[ ]*<[+]?[A-Za-z0-9*#._-]+>)"""
+    r"""(?=.{1,80}\Z)(?:[+]?[0-9*#][0-9*#() ./-]*"""
+    r"""|(?P<quote>"?)(?P<name>[^"<>]*)(?P=quote)[ ]*<[+]?[A-Za-z0-9*#._-]+>)"""
 )
 
 

@@ -55,6 +55,8 @@ class Board:
         self.channels.pop(attempt.id, None)
         for channel in (attempt.far_id, *attempt.legs):
             self.channels.pop(channel, None)
+        if attempt.trunk.name in self.lanes:
+            self.lanes[attempt.trunk.name].unheard.discard(attempt.id)
         self._count(attempt, -1)
         self.wake.set()
         if not self.attempts:
@@ -66,8 +68,6 @@ class Board:
             line.own += change
         if lane is not None:
             lane.own += change
-            if change < 0:
-                lane.unheard.discard(attempt.id)
 
     def own_calls(self, campaign: CampaignId) -> int:
         return sum(attempt.campaign.id == campaign for attempt in self.attempts.values())

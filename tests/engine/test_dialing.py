@@ -175,7 +175,8 @@ async def test_a_trunk_rate_spaces_its_calls_evenly_and_is_reached(rate: float) 
         await world.completed(*halves)
         times = world.pbx.times()
         assert min(gaps(times)) > 1 / rate - 0.000_1
-        assert len(times) / (times[-1] - times[0] + 1 / rate) > 0.85 * rate
+        steady = times[len(times) // 2 :]  # few calls at first: the trunk has to show that it works
+        assert len(steady) / (steady[-1] - steady[0] + 1 / rate) > 0.85 * rate
 
 
 @pytest.mark.parametrize("seconds", [0.005, 0.05, 0.3])

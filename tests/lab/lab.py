@@ -102,6 +102,14 @@ class Lab:
         samples.frombytes(path.read_bytes() if path.exists() else b"")
         return samples
 
+    def break_carrier(self, prefix: str, code: int | None) -> None:
+        """From now on numbers of this prefix are rejected by this SIP code, whatever they say; None mends it.
+
+        The prefix is what stands before the last twelve digits, digits itself.
+        """
+        value = '""' if code is None else str(code)
+        self.world.cli(f"dialplan set global CARRIER{prefix} {value}")
+
     def hang_up_everything(self) -> None:
         """Between tests: no call of one may be seen by the next."""
         for asterisk in (self.pbx, self.world):

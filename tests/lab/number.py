@@ -17,7 +17,8 @@
 RR is the time until the answer in tenths of a second (of the announcement in 7), TTT the talk in tenths,
 CCC a SIP code, S the serial that makes numbers differ. A is the wait before the first key in halves of a
 second, N the number of keys in KKKK, 5 more when a # follows them. Whatever stands before the last twelve
-digits (+, 00, a trunk's prefix) is logged and otherwise ignored. Telephones of agents have four digits.
+digits (+, 00, a trunk's prefix) is logged and otherwise ignored, unless `Lab.break_carrier` has broken this
+prefix. Telephones of agents have four digits.
 """
 
 from __future__ import annotations

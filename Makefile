@@ -3,7 +3,7 @@
 .PHONY: help setup check test tools lab chaos bench lock format
 
 BIN := .venv/bin
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 SOURCES := dialer_engine tests $(if $(wildcard bench/*.py),bench)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -45,7 +45,7 @@ tools: setup
 	fi
 	@$(BIN)/python -m tests.lab.rootfs || { echo "without its tree the lab is skipped"; [ -z "$$DIALER_CI" ]; }
 
-lab: setup  ## watch the daemon dial a whole campaign on two real Asterisks
+lab: tools  ## watch the daemon dial a whole campaign on two real Asterisks
 	$(BIN)/python -m tests.lab.watch
 
 chaos: setup  ## kill the daemon at every step and count what was lost

@@ -215,6 +215,7 @@ class Driver:
     owner: str
     policy: NumberPolicy
     clock: Callable[[], datetime]
+    draining: bool = False
 
     async def drive(self, attempt: Attempt) -> None:
         """From the slot, or from where a dead process left it, to the end of the call."""
@@ -241,7 +242,7 @@ class Driver:
         await asyncio.sleep(max(0.0, attempt.departure(loop.time()) - loop.time()))
         # Had we been frozen since then, somebody else may have taken the call over and settled it.
         stale = (self.clock() - asked).total_seconds() > STALE_SECONDS
-        if stale or not self._is_open(attempt):
+        if stale or not self._may_start(attempt):
             return
         attempt.call.dial_timeout_seconds = attempt.campaign.dial_timeout_seconds
         attempt.feed(Event.MARK_SENT, self.clock())
@@ -283,7 +284,7 @@ class Driver:
         The record says SENT after it. The call stays CLAIMED until the originate goes out, and what is CLAIMED at
         its end is released: we know that nothing was sent.
         """
-        if not self._is_open(attempt) or not self.pbx.connected:
+        if not self._may_start(attempt) or not self.pbx.connected:
             return False
         now = self.clock().timestamp()
         reply = await self.store.calls.mark_sent(attempt.id, owner=self.owner, now=now)
@@ -298,8 +299,8 @@ class Driver:
                 attempt.verdict = Verdict.LEAVE  # another daemon has taken it over
         return False
 
-    def _is_open(self, attempt: Attempt) -> bool:
-        return opening(attempt.campaign.active_period, self.clock()).open
+    def _may_start(self, attempt: Attempt) -> bool:
+        return not self.draining and opening(attempt.campaign.active_period, self.clock()).open
 
     # --- while it lives ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from dialer_engine.core.flow import Flow
@@ -59,7 +60,24 @@ class Board:
             self.lanes[attempt.trunk.name].unheard.discard(attempt.id)
         self._count(attempt, -1)
         self.wake.set()
-        if not self.attempts:
+        self._rest()
+
+    def begin_claim(self, ids: Collection[AttemptId]) -> None:
+        self.idle.clear()
+        self.claiming.update(ids)
+
+    def end_claim(self, ids: Collection[AttemptId]) -> None:
+        """It was answered, or its fate is unknown."""
+        self.claiming.difference_update(ids)
+        self._rest()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing lives, and nothing can come to life by a claim under way."""
+        return not self.attempts and not self.claiming
+
+    def _rest(self) -> None:
+        if self.is_idle:
             self.idle.set()
 
     def _count(self, attempt: Attempt, change: int) -> None:

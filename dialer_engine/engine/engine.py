@@ -167,7 +167,7 @@ class Engine:
 
         What lives then is left to the next start, which adopts it. Called again, the new time counts from now.
         """
-        self._board.draining = True
+        self._board.draining = self._driver.draining = True
         self._drain_until = None if seconds is None else asyncio.get_running_loop().time() + seconds
         if self._patience is not None:
             self._patience.reschedule(self._drain_until)
@@ -179,7 +179,8 @@ class Engine:
         await self._drain.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._drain_until) as self._patience:
-                await self._board.idle.wait()
+                while not self._board.is_idle:  # a claim that ends may begin attempts
+                    await self._board.idle.wait()
 
     async def _leave(self) -> None:
         """Let go of what lives; results of what has ended are still written, if Redis takes them now."""

@@ -90,7 +90,7 @@ class Planner:
         ids = [self.new_id() for _ in offers]
         until = line.opening(self.clock()).until
         campaign, trunk = line.campaign, line.lane.trunk
-        self.board.claiming.update(ids)
+        self.board.begin_claim(ids)
         try:
             reply = await self.store.calls.claim(
                 [_request(attempt_id, offer) for attempt_id, offer in zip(ids, offers, strict=True)],
@@ -110,7 +110,7 @@ class Planner:
             line.supply.look_again()
             return
         finally:
-            self.board.claiming.difference_update(ids)
+            self.board.end_claim(ids)
         self._take(line, list(zip(ids, offers, reply.outcomes, strict=True)), reply)
 
     def _take(

@@ -63,10 +63,8 @@ class Settler:
         if attempt.said is not None and attempt.said.opted_out:
             # Who hung up before his wish was written has said it all the same.
             await self._until_written(lambda: opt_out(self.store, attempt, self.clock()))
-        line = self.board.lines.get(attempt.campaign.id)
-        campaign = (
-            line.campaign if line is not None else attempt.campaign
-        )  # an edit of the rules counts at once
+        # An edit of the rules counts at once, in whatever state the campaign is.
+        campaign, _ = self.board.usable.get(attempt.campaign.id, (attempt.campaign, None))
         following = after(attempt, result, campaign.reschedule_rules, campaign.max_total_attempts, self.clock())
         written = await self._until_written(
             lambda: self.store.calls.settle(
@@ -78,6 +76,7 @@ class Settler:
                 counters=("answered",) if attempt.call.was_answered else (),
             )
         )
+        line = self.board.lines.get(attempt.campaign.id)
         if line is not None and isinstance(following, RedialAt):
             line.supply.hear_of(following.at)
         if written:

@@ -409,15 +409,15 @@ class Engine:
     def _ended(self, attempt: Attempt, done: asyncio.Task[None]) -> None:
         del self._driving[attempt.id]
         error = None if done.cancelled() else done.exception()
-        known = isinstance(error, Unavailable)
+        known = isinstance(error, Unavailable | Rejected)
         if attempt.call.phase is Phase.CLAIMED and attempt.verdict is Verdict.SETTLE and (not error or known):
             attempt.verdict = Verdict.RELEASE  # nothing was sent
         if error is not None:
             _log.error(
                 "attempt failed", attempt=attempt.id, reason=str(error), exc_info=None if known else error
             )
-            if isinstance(error, Unavailable) and error.port == "redis":
-                self._board.trouble(error.reason)
+            if isinstance(error, Rejected) or (isinstance(error, Unavailable) and error.port == "redis"):
+                self._board.trouble(str(error))
         self._errand(self._settler.end(attempt))
 
     def _errand(self, errand: Coroutine[None, None, None]) -> None:

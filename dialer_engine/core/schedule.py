@@ -32,6 +32,15 @@ class Opening:
     until: datetime | None
 
 
+TRAVEL = timedelta(seconds=0.05)
+"""What is sent in the last moment of a period would reach the callee's network after it."""
+
+
+def may_start(found: Opening, now: datetime) -> bool:
+    """May a call start at `now`, of which `found` is the answer? Not so late that it is under way at the end."""
+    return found.open and (found.until is None or now + TRAVEL < found.until)
+
+
 def opening(period: ActivePeriod, now: datetime) -> Opening:
     """Is `period` open at `now` (aware)? Raises Invalid for an unknown time zone."""
     if now.tzinfo is None:

@@ -37,7 +37,7 @@ from dialer_engine.core import flow as flows
 from dialer_engine.core.call import Call, Event, Phase, next_deadline
 from dialer_engine.core.compliance import Number, NumberPolicy
 from dialer_engine.core.model import AttemptId, Campaign, Due, Trunk
-from dialer_engine.core.schedule import opening
+from dialer_engine.core.schedule import may_start, opening
 from dialer_engine.errors import Invalid, NotFound, Rejected, Unavailable
 from dialer_engine.store import Store
 from dialer_engine.store.records import DoNotCall, SentKind
@@ -300,7 +300,8 @@ class Driver:
         return False
 
     def _may_start(self, attempt: Attempt) -> bool:
-        return not self.draining and opening(attempt.campaign.active_period, self.clock()).open
+        now = self.clock()
+        return not self.draining and may_start(opening(attempt.campaign.active_period, now), now)
 
     # --- while it lives ---
 

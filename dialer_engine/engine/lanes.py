@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from dialer_engine.core.flow import Flow
 from dialer_engine.core.model import AttemptId, Campaign, Trunk, WhenDone
 from dialer_engine.core.pacing import CampaignFacts, Plan, TrunkFacts
-from dialer_engine.core.schedule import Opening, opening
+from dialer_engine.core.schedule import Opening, may_start, opening
 from dialer_engine.core.trunk import Brake, Bucket
 from dialer_engine.engine.supply import Supply
 from dialer_engine.store.records import CampaignView
@@ -143,7 +143,7 @@ class Line:
             due=self.supply.ready,
             live=self.own + self.others,
             max_channels=self.campaign.max_channels,
-            open=open_.open,
+            open=may_start(open_, now),
             until=open_.until,
             ready=tokens,
             ready_at=at_wall(self.pace.next_at(mono), now, mono) if tokens == 0 else None,

@@ -7,7 +7,7 @@ here, not even whose turn it is: that goes out in each plan and comes back in th
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
@@ -220,11 +220,17 @@ def plan(
     for name, claimants in claims.items():
         credits.update((facts.id, facts.credit) for facts, _ in claimants)
         given.update(_deal(rooms[name].calls, claimants, credits))
-    plans = [
-        _plan(facts, want, rooms.get(facts.trunk), given.get(facts.id, 0), trunks.get(facts.trunk))
+    return [
+        _plan(
+            facts,
+            want,
+            rooms.get(facts.trunk),
+            given.get(facts.id, 0),
+            trunks.get(facts.trunk),
+            credit=credits.get(facts.id, 0),
+        )
         for facts, want in zip(campaigns, wants, strict=True)
     ]
-    return [replace(planned, credit=credits.get(planned.campaign, 0)) for planned in plans]
 
 
 class _Bound(NamedTuple):
@@ -305,8 +311,14 @@ def _by_turns(
 
 
 def _plan(
-    facts: CampaignFacts, want: _Bound, room: _Bound | None, given: int, trunk: TrunkFacts | None
+    facts: CampaignFacts,
+    want: _Bound,
+    room: _Bound | None,
+    given: int,
+    trunk: TrunkFacts | None,
+    *,
+    credit: int,
 ) -> Plan:
     if room is None or not want.calls or (given >= want.calls and room.limit is not Limit.TRUNK_DOWN):
-        return Plan(facts.id, want.calls, want.limit, want.next_at, facts, trunk)
-    return Plan(facts.id, given, room.limit, room.next_at, facts, trunk, given)
+        return Plan(facts.id, want.calls, want.limit, want.next_at, facts, trunk, credit=credit)
+    return Plan(facts.id, given, room.limit, room.next_at, facts, trunk, given, credit)

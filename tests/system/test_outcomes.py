@@ -103,9 +103,7 @@ def through_local(serial: int, *, told: dict[str, str]) -> list[Row]:
     """The table again, one exchange behind a dialplan; `told` is what that says in CALLSTATUS, by row."""
     return [
         Row("rings out", number.rings_out(serial), "RS_NOANSWER", None, 19, 480, ended_by="pbx"),
-        Row(
-            "never rings", number.never_rings(serial), "RS_NOANSWER", "NOT_REACHABLE", 19, 480, ended_by="pbx"
-        ),
+        Row("never rings", number.never_rings(serial), "RS_NOANSWER", "NOT_REACHABLE", 19, 480, ended_by="pbx"),
         Row("503", number.rejects(503, 0, serial), "RS_REJECTED", told.get("503", "CONGESTION"), 34, 503),
         Row("486", number.rejects(486, 0, serial), "RS_BUSY", told.get("486"), 17, 486),
         Row("404", number.rejects(404, 0, serial), "RS_NUMBER", told.get("404"), 1, 404),

@@ -148,7 +148,7 @@ class Ari:
         self._sources = {source: await self._follows(source) for source in self._sources}
         self._waiting_room = await self._is_place(ANSWERED_CONTEXT, self._app)
         info = await self.info()
-        self._restarted = self._startup_time not in (None, info.startup_time)
+        self._restarted |= self._startup_time not in (None, info.startup_time)  # until it has been told
         self._startup_time = info.startup_time
         self._version = _numbers(info.version)
 
@@ -335,7 +335,11 @@ class Ari:
         """Of a channel that was made we must hear the end. Raises Unavailable: perhaps it is over already."""
         try:
             await self.subscribe(f"channel:{channel_id}")
-        except (NotFound, Rejected) as exc:
+        except (
+            NotFound,
+            Rejected,
+            NotSent,
+        ) as exc:  # a NotSent of this request must not be taken for the call's
             raise Unavailable("asterisk", f"the call was made, but cannot be followed: {exc}") from exc
 
     async def _follow_far_half(self, channel_id: str) -> None:
@@ -453,11 +457,18 @@ class Ari:
 
 
 def _made(reply: Reply) -> None:
-    """Raises as `accepted` does, but there is no channel to be missing here: 404 means that ARI itself is."""
+    """Raises as `accepted` does, but only Asterisk's own 400 and 500 say for certain that no channel was made.
+
+    404 means that ARI itself is missing. What a proxy in between has to say (502, 504) may hide a call that rings.
+    """
     try:
         accepted(reply)
     except NotFound as exc:
         raise NotSent("asterisk", f"404, {exc} (is res_ari_channels loaded?)") from exc
+    except Rejected as exc:
+        if exc.code not in (400, 500):
+            raise Unavailable("asterisk", f"an answer that says nothing of the call: {exc}") from exc
+        raise
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -61,6 +61,7 @@ class Event(StrEnum):
     ALIVE = "ALIVE"  # asked, Asterisk says that the channel lives
     TIMED_OUT = "TIMED_OUT"  # our own ring timer ran out
     CANCELLED = "CANCELLED"  # we hang it up
+    DEAF = "DEAF"  # a crash, or the event socket was lost: what happens meanwhile is not heard
     GONE = "GONE"  # ChannelDestroyed
     UNKNOWN = "UNKNOWN"  # it was sent, there is no such channel, and nothing told us why
     PBX_LOST = "PBX_LOST"  # Asterisk was restarted under it
@@ -71,7 +72,7 @@ def _stay(phase: Phase, *events: Event) -> dict[Event, Phase]:
 
 
 _ENDS = _stay(Phase.ENDED, Event.GONE, Event.UNKNOWN, Event.PBX_LOST)
-_ALWAYS = (Event.STATUS, Event.ALIVE, Event.CANCELLED)
+_ALWAYS = (Event.STATUS, Event.ALIVE, Event.CANCELLED, Event.DEAF)
 _BEFORE_ANSWER = (*_ALWAYS, Event.DIALING, Event.DIAL_ENDED, Event.TIMED_OUT)
 
 TRANSITIONS: dict[Phase, dict[Event, Phase]] = {
@@ -136,6 +137,7 @@ _FLAG: dict[Event, str] = {
     Event.QUEUE_TIMED_OUT: "queue_timed_out",
     Event.TIMED_OUT: "timed_out",
     Event.CANCELLED: "cancelled_by_us",
+    Event.DEAF: "deaf",
     Event.UNKNOWN: "unknown",
     Event.PBX_LOST: "pbx_lost",
 }
@@ -161,6 +163,7 @@ class Call:
     queue_timed_out: bool = False
     timed_out: bool = False
     cancelled_by_us: bool = False
+    deaf: bool = False
     refused: bool = False
     unknown: bool = False
     pbx_lost: bool = False
@@ -171,6 +174,11 @@ class Call:
     @property
     def rang(self) -> bool:
         return self.times.ringing_at is not None
+
+    @property
+    def reached(self) -> bool:
+        """It came to its callee's network. A tone in early media is all the ringing that some carriers let us hear."""
+        return self.rang or self.early_media or self.was_answered
 
     @property
     def was_answered(self) -> bool:
@@ -390,10 +398,18 @@ def _unanswered(call: Call) -> _Verdict:
     if call.cancelled_by_us or _was_timed_out(call):
         # A tone in early media is all the ringing that some carriers let us hear.
         return Status.RS_NOANSWER, None if call.rang or call.early_media else "NOT_REACHABLE"
+    if call.deaf and _ended_as_answered(call):
+        return Status.RS_ERROR, "UNKNOWN"
     status, ext_status = _from_codes(call)
     if status is Status.RS_NOANSWER and not call.rang:
         return status, "NOT_REACHABLE"
     return status, ext_status
+
+
+def _ended_as_answered(call: Call) -> bool:
+    """An end without any code or Dial of a failure: an answer that was not heard explains it best."""
+    said = call.sip_code or call.far_sip_code or call.dial_status or call.far_dial_status
+    return not said and call.cause == NORMAL_CLEARING
 
 
 def _was_timed_out(call: Call) -> bool:

@@ -112,7 +112,7 @@ _REASONS: dict[Limit, str] = {
     Limit.MAX_CHANNELS: "{live} of {max_channels} channels are in use",
     Limit.TRUNK_FULL: "trunk {trunk} carries {trunk_live} of {capacity} calls{share}",
     Limit.TRUNK_DOWN: "trunk {trunk} {down}",
-    Limit.RATE: "calls of this campaign or of trunk {trunk} may not start faster{share}",
+    Limit.RATE: "{rate}{share}",
     Limit.PBX_DOWN: "Asterisk cannot be reached",
     Limit.REDIS_DOWN: "Redis cannot be reached or takes no writes",
     Limit.DRAINING: "this daemon is shutting down",
@@ -138,7 +138,14 @@ def _words(plan: Plan) -> dict[str, object]:
         "capacity": trunk.capacity if trunk else 0,
         "share": f", this campaign's share being {plan.share}" if plan.share is not None else "",
         "down": _down(trunk),
+        "rate": _rate(facts, trunk),
     }
+
+
+def _rate(facts: CampaignFacts, trunk: TrunkFacts | None) -> str:
+    if trunk is not None and trunk.unheard_room is not None and trunk.unheard_room <= 0:
+        return f"trunk {facts.trunk} is being tried, and nothing has been heard yet of the calls on their way"
+    return f"calls of this campaign or of trunk {facts.trunk} may not start faster"
 
 
 def _down(trunk: TrunkFacts | None) -> str:

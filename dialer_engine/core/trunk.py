@@ -59,16 +59,17 @@ def counts_against_trunk(outcome: Outcome, refused_before_invite: bool) -> bool:
     return outcome.cause in TRUNK_CAUSES
 
 
-def got_through(outcome: Outcome, rang: bool) -> bool:
+def got_through(outcome: Outcome, reached: bool) -> bool:
     """Did the call reach its callee's network: it rang, was answered, busy or unknown there?
 
-    What neither counts against the trunk nor got through (a 480 without ringing) proves nothing.
+    What counts against the trunk is asked first (a carrier may announce its congestion in early media). What
+    neither counts against it nor got through (a 480 without ringing) proves nothing.
     """
     match outcome.status:
         case Status.RS_BUSY | Status.RS_NUMBER | Status.TERMINATED | Status.RS_LOST | Status.RS_TIMEOUT:
             return True
         case Status.RS_NOANSWER | Status.RS_REJECTED | Status.RS_ERROR | Status.RS_BLACKLIST:
-            return rang
+            return reached
 
 
 def code_text(outcome: Outcome, refused_before_invite: bool) -> str:
@@ -86,7 +87,8 @@ FIRST_PROBE_SECONDS = 10.0
 LAST_PROBE_SECONDS = 60.0
 REMEMBERED_NUMBERS = 10_000
 FIRST_UNHEARD = 10
-TRUST_SECONDS = 60.0
+TRUST_SECONDS = 10.0
+"""Trust lasts so long after the last call that got through: a campaign may begin on a trunk that has died since."""
 
 
 @dataclass(slots=True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from dialer_engine import log
 from dialer_engine.core.flow import Flow
 from dialer_engine.core.model import AttemptId, Campaign, CampaignId, TrunkName
+from dialer_engine.core.trunk import Brake
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.lanes import Lane, Line
+from dialer_engine.metrics import Metrics
+
+_log = log.get("board")
 
 
 @dataclass(slots=True)
@@ -17,6 +22,7 @@ class Board:
     """`attempts` holds each claimed attempt from its claim to its settlement: slots are records, not counters."""
 
     lanes: dict[TrunkName, Lane]
+    metrics: Metrics
     lines: dict[CampaignId, Line] = field(default_factory=dict)
     usable: dict[CampaignId, tuple[Campaign, Flow]] = field(default_factory=dict)  # in whatever state
     attempts: dict[AttemptId, Attempt] = field(default_factory=dict)
@@ -86,6 +92,36 @@ class Board:
             line.own += change
         if lane is not None:
             lane.own += change
+
+    # --- what a call shows of its trunk: one verdict each, the first sign of life or the end ---
+
+    def trunk_works(self, attempt: Attempt, mono: float) -> None:
+        """It rings, was answered, or got through to its end."""
+        self._judge(attempt, lambda brake: brake.passed(mono, attempt.number.identity))
+
+    def trunk_refuses(self, attempt: Attempt, code: str, mono: float) -> None:
+        self._judge(attempt, lambda brake: brake.refused(attempt.number.identity, code, mono))
+
+    def trunk_answers(self, attempt: Attempt) -> None:
+        """Something came back; what it means, the end will say."""
+        lane = self.lanes.get(attempt.trunk.name)
+        if lane is not None and attempt.id in lane.unheard:
+            lane.unheard.discard(attempt.id)
+            self.wake.set()
+
+    def _judge(self, attempt: Attempt, judge: Callable[[Brake], None]) -> None:
+        lane = self.lanes.get(attempt.trunk.name)
+        if lane is None or attempt.heard:
+            return
+        attempt.heard = True
+        lane.unheard.discard(attempt.id)
+        was_closed = lane.brake.closed
+        judge(lane.brake)
+        self.wake.set()
+        if lane.brake.closed != was_closed:
+            self.metrics.trunk(lane.trunk.name, closed=lane.brake.closed)
+            phrase = "trunk closed" if lane.brake.closed else "trunk opened"
+            _log.warning(phrase, trunk=lane.trunk.name, last_code=lane.brake.last_code)
 
     def own_calls(self, campaign: CampaignId) -> int:
         return sum(attempt.campaign.id == campaign for attempt in self.attempts.values())

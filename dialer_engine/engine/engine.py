@@ -80,7 +80,7 @@ class Engine:
         self.last_pass_at = 0.0
         owner = settings.owner
         lanes = {name: Lane(trunk, Pace(trunk.calls_per_second)) for name, trunk in settings.trunks.items()}
-        self._board = board = Board(lanes)
+        self._board = board = Board(lanes, metrics)
         self._driver = Driver(store, pbx, owner, settings.numbers, clock)
         self._settler = Settler(store, pbx, board, owner, clock, metrics)
         self._planner = Planner(store, board, owner, clock, new_id, self._start, metrics)
@@ -332,20 +332,12 @@ class Engine:
         return attempt
 
     def _hear_trunk(self, attempt: Attempt) -> None:
-        """The first sign of life of a call shows that its trunk works."""
+        """The first sign of life of a call; a tone in early media may still be an announcement of congestion."""
         call = attempt.call
-        if attempt.heard or not (call.rang or call.was_answered):
-            return
-        lane = self._board.lanes.get(attempt.trunk.name)
-        attempt.heard = True
-        if lane is not None:
-            lane.unheard.discard(attempt.id)
-            was_closed = lane.brake.closed
-            lane.brake.passed(asyncio.get_running_loop().time(), attempt.number.identity)
-            if was_closed:
-                self._metrics.trunk(lane.trunk.name, closed=False)
-                _log.warning("trunk opened", trunk=lane.trunk.name)
-            self._board.wake.set()
+        if call.rang or call.was_answered:
+            self._board.trunk_works(attempt, asyncio.get_running_loop().time())
+        elif call.early_media:
+            self._board.trunk_answers(attempt)
 
     async def _stray(self, channel_id: str) -> None:
         """A call in our application that nobody drives: from before a crash, or nobody's. Silence is not an option."""
@@ -362,6 +354,9 @@ class Engine:
         self._board.wake.set()
         if not isinstance(state, Connected):
             _log.warning("asterisk lost", reason=state.reason)
+            for attempt in self._board.attempts.values():
+                if attempt.call.phase is not Phase.CLAIMED and not attempt.call.ended:
+                    attempt.feed(Event.DEAF, self._clock())
             return
         _log.info("asterisk connected", startup_time=state.startup_time, restarted=state.restarted)
         if not state.waiting_room:

@@ -81,6 +81,8 @@ class Recovery:
         attempt.call.dial_timeout_seconds = campaign.dial_timeout_seconds
         if record.forbidden is not None:
             attempt.feed(Event.FORBIDDEN, self.clock(), value=record.forbidden)
+        else:
+            attempt.feed(Event.DEAF, self.clock())
         return attempt
 
 

@@ -108,24 +108,11 @@ class Settler:
                 return
 
     def _judge_trunk(self, attempt: Attempt, result: Outcome) -> None:
-        lane, mono = self.board.lanes.get(attempt.trunk.name), asyncio.get_running_loop().time()
-        if lane is None or attempt.heard:
-            return
-        attempt.heard = True
-        was_closed = lane.brake.closed
-        if counts_against_trunk(result, attempt.call.refused):
-            code = code_text(result, attempt.call.refused)
-            lane.brake.refused(attempt.number.identity, code, mono)
-        elif got_through(result, attempt.call.rang):
-            lane.brake.passed(mono, attempt.number.identity)
-        if lane.brake.closed != was_closed:
-            self._tell_of_brake(attempt)
-
-    def _tell_of_brake(self, attempt: Attempt) -> None:
-        lane = self.board.lanes[attempt.trunk.name]
-        self.metrics.trunk(lane.trunk.name, closed=lane.brake.closed)
-        phrase = "trunk closed" if lane.brake.closed else "trunk opened"
-        _log.warning(phrase, trunk=lane.trunk.name, last_code=lane.brake.last_code)
+        mono, refused = asyncio.get_running_loop().time(), attempt.call.refused
+        if counts_against_trunk(result, refused):
+            self.board.trunk_refuses(attempt, code_text(result, refused), mono)
+        elif got_through(result, attempt.call.reached):
+            self.board.trunk_works(attempt, mono)
 
     def _returned(self, attempt: Attempt) -> None:
         line = self.board.lines.get(attempt.campaign.id)

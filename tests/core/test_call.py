@@ -147,6 +147,9 @@ def test_no_sip_code_is_without_a_row(code: int) -> None:
         # the IVR failed, or the call never came to it
         (ended(*UP), Flow("YES", failed="no sound"), (Status.RS_ERROR, "IVR_FAILED")),
         (ended(Event.RINGING, Event.ANSWERED, cause=16), None, (Status.RS_ERROR, "UNKNOWN")),
+        # an end that a busy or absent callee would have explained, after events were missed
+        (ended(Event.RINGING, Event.DEAF, cause=16), None, (Status.RS_ERROR, "UNKNOWN")),
+        (ended(Event.RINGING, Event.DEAF, cause=17, sip_code=486), None, (Status.RS_BUSY, None)),
         # lost
         (call(*UP, Event.PBX_LOST), Flow(), (Status.RS_ERROR, "PBX_LOST")),
         (call(Event.RINGING, Event.PBX_LOST), None, (Status.RS_ERROR, "PBX_LOST")),

@@ -46,7 +46,9 @@ async def test_nothing_is_originated_after_the_period_has_ended_under_load(
         daemon.redis.seconds = redis_seconds
         await world.sleep(6)
         assert len(world.pbx.originates) > 10
-        assert 2.8 < world.pbx.last_at() < 3.0, "dialed up to the end and no further"
+        # The last twentieth of a second is left free, and before it the next slot may just not fit.
+        last_slot = 2.95 - (1 / rate if rate else 0.0) - 0.1
+        assert last_slot < world.pbx.last_at() < 3.0, "dialed up to the end and no further"
         assert world.limit(campaign) == "OUT_OF_PERIOD"
         world.check_at_rest(campaign)
 

@@ -294,7 +294,8 @@ class Ledger:
         apologised: Counter[str] = Counter()
         for call in (call for calls in self.calls.values() for call in calls):
             gap = self._abandoned(call)
-            if gap is not None and gap.fault != "pbx":
+            # A lost PBX hangs up nothing; in a frozen daemon's stead its twin may have.
+            if gap is not None and gap.fault not in ("pbx", "frozen"):
                 kind = apologised if (call.duration or 0) >= APOLOGY_SECONDS else silent
                 kind[gap.fault] += 1
         answered = sum(
@@ -328,6 +329,8 @@ class Ledger:
                 late += 1
             else:
                 unseen += 1
+        connected = [life.connected_at - life.began_at for life in self.place.rig.lives if life.connected_at]
+        verdict.figures["exec to connected"] = spread(connected)
         verdict.figures["exec to first INVITE"] = f"{spread(waits)}; killed before that: {unseen}"
         verdict.expect(not late, f"{late} restarts dialed nobody for more than 3 s")
 

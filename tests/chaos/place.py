@@ -8,12 +8,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import redis
 
 from tests.chaos.callees import FLOW, RULES, Callee, Crowd
 from tests.chaos.proxy import Proxy
@@ -159,6 +161,15 @@ class Place:
             self.campaign(self.crowd.more(count), **fields)
             waiting += count
         return waiting
+
+    def wait_for_write(self, text: str, patience: float = 2.0) -> None:
+        """Until Redis is told something with this text in it."""
+        ear: Any = redis.Redis(unix_socket_path=str(self.rig.socket), socket_timeout=patience)
+        with ear, suppress(redis.TimeoutError), ear.monitor() as monitor:
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline:
+                if text in monitor.next_command()["command"]:
+                    return
 
     def run_out(self, timeout: float = 90) -> None:
         """Until every campaign is COMPLETED."""

@@ -12,6 +12,11 @@ from tests.chaos.ledger import WIRE_SECONDS, Ledger, Verdict, spread
 from tests.chaos.place import Gap, Place, logged_at, place, twin
 from tests.lab.lab import Lab
 
+AIMED = 0.35
+"""The share of kills that wait, after their random moment, for a write the daemon waits for itself just then."""
+# claim, mark_sent, the hang-up of a flow, settle, recover
+AIMS = ("phase CLAIMED", "phase SENT", '"end":"completed"', ":results *", "daemons -inf")
+
 
 def kills(lab: Lab, seed: int, count: int = 200) -> Verdict:
     """kill -9 of the daemon at random moments, at once or after a pause started again."""
@@ -23,6 +28,8 @@ def kills(lab: Lab, seed: int, count: int = 200) -> Verdict:
         for n in range(count):
             here.rig.begin(here.feed())
             time.sleep(_lifetime(here))
+            if dice.random() < AIMED:
+                here.wait_for_write(dice.choice(AIMS))
             here.look_at_the_dead(here.rig.murder())
             if dice.random() < 0.3:  # orders given while nobody is there must not get in the way of recovery
                 for order in ("pause", "unpause"):

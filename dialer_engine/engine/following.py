@@ -168,7 +168,10 @@ class Follower:
 
     async def _complete_the_drained(self) -> None:
         for line in list(self.board.lines.values()):
-            if line.is_complete and await self.store.campaigns.complete(
+            # A row that somebody appends right before the end is called as any other.
+            if not line.is_complete or not await line.supply.is_read_to_the_end():
+                continue
+            if await self.store.campaigns.complete(
                 line.campaign.id, line.view.run, line.supply.places, now=self._epoch()
             ):
                 _log.info("campaign completed", campaign=line.campaign.id, run=line.view.run)

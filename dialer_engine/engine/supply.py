@@ -104,6 +104,14 @@ class Supply:
             and self._at_end.keys() >= self._places.keys()
         )
 
+    async def is_read_to_the_end(self) -> bool:
+        """Has no row come since the lists were last looked at? Raises Unavailable."""
+        for place in self.places:
+            if await self._store.reading.rows(place.call_list, place.generation, place.cursor, 1):
+                self._at_end.pop(place.call_list, None)
+                return False
+        return True
+
     def wants_refill(self, now: float) -> bool:
         """Is there anything to fetch that is not held yet?"""
         mono = asyncio.get_running_loop().time()

@@ -121,6 +121,7 @@ class Pbx:
         self.apologised: list[str] = []  # who answered and waited for a daemon in vain
         self.cut: list[tuple[str, float, float]] = []  # by us, before the answer: id, when, after how long
         self.most: Counter[str] = Counter()  # channels at once, by trunk
+        self.most_by_number: Counter[str] = Counter()
         self.plays: defaultdict[str, list[str]] = defaultdict(list)  # media by number
         self.listeners: dict[str, Port] = {}  # by application
         self.startup_time = "2026-01-01T00:00:00"
@@ -188,6 +189,8 @@ class Pbx:
         self.originates.append(Originate(now, channel_id, number, trunk, made))
         if made:
             channel = self.channels[channel_id] = Channel(channel_id, number, trunk, callee, app, since=now)
+            alike = sum(one.number == number for one in self.channels.values())
+            self.most_by_number[number] = max(self.most_by_number[number], alike)
             self.most[trunk] = max(self.most[trunk], sum(one.trunk == trunk for one in self.channels.values()))
             self._plan(channel, timeout_seconds)
         return callee

@@ -234,6 +234,20 @@ async def test_rows_appended_while_it_runs_are_called() -> None:
         assert len(world.pbx.by_number) == 7
 
 
+@pytest.mark.parametrize("before", [0.0, 0.2, 0.4, 0.6, 0.8])
+async def test_a_row_appended_right_before_the_end_is_called(before: float) -> None:
+    # The list had been looked at within the last second, and that was end enough to complete the campaign.
+    async with World() as world:
+        rows = await world.a_list(numbers(1))
+        campaign = await world.campaign(rows, whenDone="wait")
+        await world.daemon()
+        await world.sleep(5 + before)
+        await world.append(rows, numbers(1, 603_000_001))
+        await world.edit(campaign, whenDone="complete")
+        await world.completed(campaign)
+        assert len(world.pbx.by_number) == 2
+
+
 # --- the end of the daemon ---
 
 

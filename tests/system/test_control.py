@@ -101,7 +101,7 @@ def create(rig: Rig, case: Case) -> None:
         flow=WAITING,
         trunk="wide",
         callsPerSecond=20 if case.state == "COMPLETED" else 4,
-        dialTimeout=60,
+        dialTimeout=300,
         start=case.state != "NEW",
     )
 
@@ -145,7 +145,7 @@ def carried_out(rig: Rig, case: Case, run_before: int) -> None:
     case.commanded_at = max(case.commanded_at, float(now_is.get("changed_at", 0)))
 
 
-def holds(rig: Rig, case: Case, fresh_before: int) -> None:
+def holds(rig: Rig, case: Case, not_called: int) -> None:
     """What the state after the command means for contacts and calls."""
     what = f"{case.state} {case.command}"
     state = rig.state(case.campaign).get("state", "NEW")
@@ -163,7 +163,7 @@ def holds(rig: Rig, case: Case, fresh_before: int) -> None:
             # Place and counts are kept: every contact is in one of these, and who was called is called no more.
             assert contacts["live"] == 2, what
             assert contacts["fresh"] + contacts["closed"] == len(case.waiting), what
-            assert contacts["fresh"] <= fresh_before, what
+            assert contacts["fresh"] <= not_called, what
             assert counts.total() == contacts["closed"], what
         case "NEW":
             assert counts == {}, what
@@ -204,7 +204,7 @@ def test_every_command_in_every_state_with_calls_ringing_and_in_the_ivr(rig: Rig
     for case in cases:
         bring(rig, case)
     runs = [int(rig.state(case.campaign).get("run", "0")) for case in cases]
-    fresh = [rig.contacts(case.campaign)["fresh"] for case in cases]
+    before = [rig.contacts(case.campaign) for case in cases]
     with ThreadPoolExecutor(3) as hands:
         list(hands.map(carried_out, itertools.repeat(rig), cases, runs))
 
@@ -217,8 +217,9 @@ def test_every_command_in_every_state_with_calls_ringing_and_in_the_ivr(rig: Rig
     for case in cases:
         if case.ends_in == "RUNNING":
             all_called(rig, case)
-    for case, fresh_before in zip(cases, fresh, strict=True):
-        holds(rig, case, fresh_before)
+    for case, contacts in zip(cases, before, strict=True):
+        # What was claimed and not sent yet when the state changed has gone back.
+        holds(rig, case, not_called=contacts["fresh"] + contacts["live"] - 2)
     for case in live:
         rig.command(case.campaign, "remove")
     rig.until(lambda: rig.redis.llen(rig.key("commands")) == 0, 5, "all are removed")
@@ -235,9 +236,9 @@ def all_called(rig: Rig, case: Case) -> None:
 def test_reload_under_load_takes_list_rules_and_trunk_and_skips_nobody_nor_calls_anybody_twice(
     rig: Rig, tmp_path: Path
 ) -> None:
-    old = [number.rejects(486 if n % 4 == 0 else 404, serial=serial()) for n in range(400)]
+    old = [number.rejects(486 if n % 4 == 0 else 404, serial=serial()) for n in range(320)]
     added = [number.answers(ring=0, talk=0.6, serial=serial()) for _ in range(40)]
-    dropped = old[360:]
+    dropped = old[290:]
     campaign = rig.campaign(old, trunk="wide", callsPerSecond=50, maxChannels=200)
     rig.until(lambda: rig.contacts(campaign)["closed"] >= 60, 15, "it is in full swing")
     call_list = rig.definition(campaign)["callLists"][0]
@@ -291,7 +292,7 @@ def test_stop_dialing_holds_within_a_tenth_of_a_second_and_over_a_restart_until_
 ) -> None:
     rig = new_rig(TOML)
     rig.start()
-    contacts = rejecting(150)
+    contacts = rejecting(700)
     campaign = rig.campaign(contacts, trunk="wide", callsPerSecond=50)
     rig.until(lambda: len(rig.results(campaign)) > 20, 10, "it dials")
     stopped = rig.cli("stop-dialing")
@@ -303,19 +304,22 @@ def test_stop_dialing_holds_within_a_tenth_of_a_second_and_over_a_restart_until_
     assert last - at <= 0.1, f"the last INVITE came {last - at:.3f} s after"
     assert rig.stop() == 0
     rig.start()
-    time.sleep(1.5)
+    time.sleep(1.0)
     assert max(call.invited_at for call in rig.world_calls(contacts)) == last
     assert rig.state(campaign)["state"] == "RUNNING"
     assert rig.cli("stop-dialing", "--resume").returncode == 0
-    rig.completed(campaign)
-    assert Counter(call.number for call in rig.world_calls(contacts)) == dict.fromkeys(contacts, 1)
+    before = len(rig.world_calls(contacts))
+    rig.until(lambda: len(rig.world_calls(contacts)) > before + 50, 10, "it goes on")
+    assert rig.stop() == 0
+    called = Counter(call.number for call in rig.world_calls(contacts))
+    assert called == dict.fromkeys(contacts[: len(called)], 1), "in order, nobody skipped, nobody twice"
 
 
 def test_sigterm_starts_nothing_new_waits_for_live_calls_and_exits_0(new_rig: Callable[[str], Rig]) -> None:
     rig = new_rig(TOML)
     rig.start()
-    talking = [number.answers(ring=0.1, talk=4, serial=serial()) for _ in range(5)]
-    ringing = [number.answers(ring=3, talk=0.6, serial=serial()) for _ in range(3)]
+    talking = [number.answers(ring=0.1, talk=3, serial=serial()) for _ in range(5)]
+    ringing = [number.answers(ring=2, talk=0.6, serial=serial()) for _ in range(3)]
     contacts = rejecting(200)
     campaign = rig.campaign([*talking, *ringing, *contacts], trunk="wide", callsPerSecond=40, flow=WAITING)
     rig.until(lambda: len(rig.results(campaign)) > 10, 10, "it dials")
@@ -340,7 +344,7 @@ def test_a_drain_ends_after_drain_seconds_and_wait_all_waits_for_the_last_call(
         rig.config.write_text(rig.config.read_text().replace("[daemon]\n", "[daemon]\ndrain_seconds = 0.5\n"))
     impatient.start()
     patient.start("--wait-all")
-    numbers = {rig: number.answers(ring=0.1, talk=4, serial=serial()) for rig in (impatient, patient)}
+    numbers = {rig: number.answers(ring=0.1, talk=3, serial=serial()) for rig in (impatient, patient)}
     for rig, contact in numbers.items():
         rig.campaign([contact], trunk="wide", flow=WAITING)
     for rig, contact in numbers.items():
@@ -353,7 +357,7 @@ def test_a_drain_ends_after_drain_seconds_and_wait_all_waits_for_the_last_call(
     assert impatient.process.wait(10) == 0
     (draining,), (leaving,) = (impatient.logged(event) for event in ("draining", "leaving"))
     waited = datetime.fromisoformat(leaving["at"]) - datetime.fromisoformat(draining["at"])
-    assert 0.5 <= waited.total_seconds() < 0.8
+    assert 0.49 <= waited.total_seconds() < 0.8  # the first line is written when the time has begun
     assert [call.ended_at for call in impatient.world_calls([numbers[impatient]])] == [None], "left alone"
     assert impatient.live(1) == 1, "and left to the next start"
     assert patient.process.wait(10) == 0

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.lab import number
-from tests.lab.lab import Lab
 from tests.lab.world import WorldCall
 from tests.rig import Rig, serial
 
@@ -46,6 +45,8 @@ TALKING = {
     "start": "wait",
     "blocks": {"wait": {"type": "wait", "seconds": 300, "next": "bye"}, "bye": {"type": "hangup"}},
 }
+WOKEN_SECONDS = 0.02
+"""How late a busy machine wakes the daemon."""
 RUNG_SECONDS = 0.05
 """From a slot to the world's note of the INVITE on a busy machine: what two instants of its log may be off."""
 
@@ -89,7 +90,7 @@ def fastest(calls: Sequence[WorldCall], seconds: float) -> int:
 
 def test_nothing_is_dialed_after_the_end_of_the_period_also_under_load(rig: Rig) -> None:
     contacts = rejecting(900)
-    end = whole_second(5)
+    end = whole_second(4)
     campaign = rig.campaign(
         contacts, trunk="fifty", maxChannels=200, activePeriod=period(end - timedelta(hours=1), end)
     )
@@ -195,8 +196,10 @@ def test_calls_are_spaced_by_the_campaigns_rate_and_by_the_trunks(rig: Rig) -> N
     sent = {item["number"]: item["originatedAt"] for campaign in campaigns for item in rig.results(campaign)}
     for contacts, rate in ((slow, 5), (alone, 10), ([*slow, *fast], 20)):
         left = sorted(datetime.fromisoformat(sent[one]).timestamp() for one in contacts)
-        # To the millisecond by the daemon's clock; by the world's as exactly as this machine is quick.
-        assert min(later - one for one, later in pairwise(left)) >= 1 / rate - 0.002, rate
+        # By the daemon's clock: however many calls are looked at, they are no closer than the rate says. Only the
+        # wake-up of the last one may be late, which shortens the next gap and never adds up.
+        early = [(j - i) / rate - (left[j] - left[i]) for j in range(len(left)) for i in range(j)]
+        assert max(early) < WOKEN_SECONDS, (rate, max(early))
         calls = rig.world_calls(contacts)
         gaps = [later.invited_at - one.invited_at for one, later in pairwise(calls)]
         assert min(gaps) > 1 / rate - RUNG_SECONDS, (rate, min(gaps))
@@ -268,11 +271,11 @@ def test_a_number_put_on_the_do_not_call_list_while_it_waits_is_not_called(rig: 
 
 
 def test_a_number_forbidden_50_ms_before_its_turn_is_not_called(rig: Rig) -> None:
-    contacts = rejecting(40)
+    contacts = rejecting(24)
     campaign = rig.campaign(contacts, trunk="wide", callsPerSecond=5)
     forbidden: dict[str, float] = {}
     # The turns are 0.2 s apart: 150 ms after one call its successor is 50 ms away.
-    for index in range(5, 35, 6):
+    for index in range(3, 20, 4):
         rig.until(lambda n=index: len(rig.world_calls(contacts)) >= n, 15, f"{index} calls")  # type: ignore[misc]
         before = rig.world_calls(contacts)[-1]
         time.sleep(max(0.0, before.invited_at + 0.15 - time.time()))
@@ -294,11 +297,19 @@ def test_a_number_forbidden_50_ms_before_its_turn_is_not_called(rig: Rig) -> Non
     assert len(called) < len(forbidden)
 
 
-def test_two_campaigns_with_the_same_number_never_ring_it_at_the_same_time(rig: Rig, lab: Lab) -> None:
-    both = [number.answers(ring=0.3, talk=1.5, serial=serial()) for _ in range(5)]
-    spaced = [f"{one[:3]} {one[3:6]}-{one[6:]}" for one in both]
-    campaigns = [rig.campaign(contacts, trunk="wide", flow=TALKING) for contacts in (both, spaced)]
-    for campaign in campaigns:
+@pytest.fixture(scope="module", autouse=True)
+def of_the_same_people(rig: Rig) -> dict[int, list[str]]:
+    """Two campaigns begun with the module: the second one's calls wait ten seconds for their turn."""
+    people = [number.answers(ring=0.3, talk=1.5, serial=serial()) for _ in range(5)]
+    spaced = [f"{one[:3]} {one[3:6]}-{one[6:]}" for one in people]
+    return {rig.campaign(contacts, trunk="wide", flow=TALKING): people for contacts in (people, spaced)}
+
+
+def test_two_campaigns_with_the_same_number_never_ring_it_at_the_same_time(
+    rig: Rig, of_the_same_people: dict[int, list[str]]
+) -> None:
+    both = next(iter(of_the_same_people.values()))
+    for campaign in of_the_same_people:
         assert [item["status"] for item in rig.completed(campaign, 50)] == ["TERMINATED"] * 5
     for one in both:
         calls = rig.world_calls([one])

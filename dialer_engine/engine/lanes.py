@@ -18,9 +18,10 @@ from dialer_engine.core.trunk import Brake, Bucket
 from dialer_engine.engine.supply import Supply
 from dialer_engine.store.records import CampaignView
 
-AHEAD_SECONDS = 0.05
-"""A pass claims the calls whose slots come before the next pass has surely run; each waits for its slot. Were it
-the floor between passes, the time that a pass itself takes would be lost to the rate."""
+AHEAD_SECONDS = 0.2
+"""A pass claims the calls whose slots come so soon; each waits for its slot, and is asked there whether it still may
+go. It is much more than the floor between passes: what a pass, Redis or a busy machine takes longer must not eat up
+slots, for a rate never catches up."""
 
 
 class Pace:

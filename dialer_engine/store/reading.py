@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 
 from dialer_engine.core.model import CampaignId, Contact, Due, ListId
 from dialer_engine.store.contract import STRUCK_OUT
-from dialer_engine.store.link import Argument, Link
+from dialer_engine.store.link import Link
 from dialer_engine.store.records import Accepted, Candidate, Candidates, PinnedList, ReadRow, RefusedRow
 
 KEPT_TEXT = 200  # characters of a refused row
@@ -53,7 +55,7 @@ class Reading:
         """Contacts to call next, with their rows. Those struck out meanwhile are closed here."""
         due_members, fresh_members, next_due = await self._link.run("peek", campaign, run, fresh, due, now)
         members = [Due.parse(member) for member in [*due_members, *fresh_members]]
-        rows = await self._link.many([self._row(waiting.contact) for waiting in members])
+        rows = await self._rows_of([waiting.contact for waiting in members])
         struck = [one.member for one, row in zip(members, rows, strict=True) if row in (None, STRUCK_OUT)]
         if struck:
             await self._link.run("close", campaign, run, *struck)
@@ -73,9 +75,21 @@ class Reading:
         texts = await self._link.do("LRANGE", self._link.campaign_key(campaign, f"refused:{run}"), 0, -1)
         return [orjson.loads(text) for text in texts]
 
-    def _row(self, contact: Contact) -> tuple[Argument, ...]:
-        base = self._link.list_base(contact.call_list)
-        return ("LINDEX", f"{base}:rows:{contact.generation}", contact.row)
+    async def _rows_of(self, contacts: Sequence[Contact]) -> list[str | None]:
+        """Their rows, in their order; neighbours, as most are, by one command. None for those not there any more."""
+        runs: list[list[Contact]] = []
+        for contact in contacts:
+            if runs and contact == replace(runs[-1][-1], row=runs[-1][-1].row + 1):
+                runs[-1].append(contact)
+            else:
+                runs.append([contact])
+        found = await asyncio.gather(
+            *(self.rows(ListId(run[0].call_list), run[0].generation, run[0].row, len(run)) for run in runs)
+        )
+        rows: list[str | None] = []
+        for run, texts in zip(runs, found, strict=True):
+            rows += [*texts, *[None] * (len(run) - len(texts))]
+        return rows
 
 
 def _refusal(place: PinnedList, refused: RefusedRow) -> str:

@@ -213,7 +213,7 @@ async def test_a_reload_takes_a_further_list_and_forgets_one_that_was_taken_out(
     async with World() as world:
         world.pbx.default = BUSY
         first, second = await world.a_list(numbers(700)), await world.a_list(numbers(5, 603_000_001))
-        campaign = await world.campaign(first, maxChannels=3)
+        campaign = await world.campaign(first, maxChannels=40)
         await world.daemon()
         await world.sleep(2)
         await world.edit(campaign, callLists=[second])

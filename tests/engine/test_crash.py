@@ -14,6 +14,7 @@ pytestmark = VIRTUAL
 
 CHUNKS = 4
 TALKS = answers(0.5, keys=[(1.5, "1")])
+RINGS = RINGS_OUT.but(ends_after=3.0, cause=19, sip_code=480, dial_status="NOANSWER")
 
 
 async def killed_at(step: int, callee: Behaviour, away_seconds: float) -> bool:
@@ -53,8 +54,8 @@ def check_flow(world: World, number: str, status: str, last: str) -> None:
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 @pytest.mark.parametrize(
     ("callee", "away_seconds"),
-    [(TALKS, 0.2), (TALKS, 9.0), (BUSY, 0.2), (RINGS_OUT, 0.2), ([NO_ENDPOINT, BUSY], 0.2)],
-    ids=["who talks", "who has talked", "busy", "who does not answer", "first without an endpoint"],
+    [(TALKS, 0.2), (TALKS, 9.0), (BUSY, 0.2), (RINGS, 0.2)],
+    ids=["who talks", "who has talked", "busy", "who does not answer"],
 )
 async def test_a_daemon_killed_at_any_step_of_a_call_leaves_nothing_that_the_next_one_does_not_end(
     callee: Behaviour, away_seconds: float, chunk: int
@@ -63,6 +64,12 @@ async def test_a_daemon_killed_at_any_step_of_a_call_leaves_nothing_that_the_nex
     while await killed_at(step, callee, away_seconds):
         step += CHUNKS
     assert step > 8
+
+
+@pytest.mark.parametrize("steps", [range(1, 6), range(6, 11)], ids=["before the originate", "and after"])
+async def test_a_daemon_killed_around_a_refused_originate_leaves_the_contact_to_be_called(steps: range) -> None:
+    for step in steps:
+        assert await killed_at(step, [NO_ENDPOINT, BUSY], 0.2)
 
 
 async def test_a_talk_goes_on_at_the_block_recorded_and_the_key_is_heard_by_the_next_daemon() -> None:
@@ -130,7 +137,7 @@ async def test_who_answers_while_no_daemon_is_there_is_talked_to_by_the_next_one
 async def test_a_crash_under_load_loses_nobody() -> None:
     async with World() as world:
         for n, number in enumerate(numbers(60)):
-            world.pbx.callees[number] = [BUSY, RINGS_OUT, answers(1.0, talks=4.0), answers(3.0)][n % 4]
+            world.pbx.callees[number] = [BUSY, RINGS, answers(1.0, talks=4.0), answers(3.0)][n % 4]
         campaign = await world.campaign(numbers(60), flow=SURVEY, dialTimeout=15, maxChannels=25)
         for seconds in (0.3, 1.0, 2.0, 3.0):
             daemon = await world.daemon()

@@ -68,11 +68,11 @@ async def test_a_due_redial_goes_before_new_numbers() -> None:
 async def test_a_contact_is_called_again_after_retry_after_up_to_max_attempts() -> None:
     async with World() as world:
         world.pbx.default = BUSY
-        campaign = await world.campaign(numbers(1), rules=[rule("RS_BUSY", after=60, times=3)])
+        campaign = await world.campaign(numbers(1), rules=[rule("RS_BUSY", after=15, times=3)])
         await world.daemon()
         await world.completed(campaign, within=400)
         assert world.statuses(campaign) == {numbers(1)[0]: ["RS_BUSY"] * 4}
-        assert gaps(world.pbx.times()) == pytest.approx([60.3] * 3, abs=0.2)
+        assert gaps(world.pbx.times()) == pytest.approx([15.3] * 3, abs=0.2)
         world.check_at_rest(campaign)
 
 
@@ -80,11 +80,11 @@ async def test_multiplied_delays_grow_with_the_redials() -> None:
     async with World() as world:
         world.pbx.default = BUSY
         campaign = await world.campaign(
-            numbers(1), rules=[rule("RS_BUSY", after=20, times=3, retryMode="multiplied")]
+            numbers(1), rules=[rule("RS_BUSY", after=6, times=3, retryMode="multiplied")]
         )
         await world.daemon()
         await world.completed(campaign, within=400)
-        assert gaps(world.pbx.times()) == pytest.approx([20.3, 40.3, 60.3], abs=0.2)
+        assert gaps(world.pbx.times()) == pytest.approx([6.3, 12.3, 18.3], abs=0.2)
 
 
 async def test_max_total_attempts_caps_all_rules_together() -> None:

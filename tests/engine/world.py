@@ -217,15 +217,14 @@ class World:
             if daemon.task.done() and not daemon.fate.dead and not daemon.task.cancelled():
                 daemon.task.result()
 
-    async def until(self, holds: Callable[[], Any], within: float = 60.0) -> None:
-        """Wait for it, looking ten times a second."""
+    async def until(self, holds: Callable[[], Any], within: float = 60.0, *, every: float = 0.1) -> None:
         deadline = self.at + within
         while not holds():
             assert self.at < deadline, f"not within {within} s"
-            await self.sleep(0.1)
+            await self.sleep(every)
 
     async def completed(self, *campaigns: CampaignId, within: float = 120.0) -> None:
-        await self.until(lambda: {self.state(one) for one in campaigns} == {"COMPLETED"}, within)
+        await self.until(lambda: {self.state(one) for one in campaigns} == {"COMPLETED"}, within, every=0.4)
 
     # --- the operator ---
 

@@ -156,12 +156,14 @@ class Bare:
         return Turn(count, cpu_seconds() - before, self.begun, self.answered)
 
     async def _at_rate(self, count: int, rate: float) -> None:
+        """As a token bucket one call deep has it, the daemon's law: a stall is not caught up."""
         loop = asyncio.get_running_loop()
-        first = loop.time()
+        slot = loop.time()
         async with asyncio.TaskGroup() as calls:
-            for n, number in enumerate(numbers(count)):
-                await asyncio.sleep(max(0.0, first + n / rate - loop.time()))
+            for number in numbers(count):
+                await asyncio.sleep(max(0.0, slot - loop.time()))
                 calls.create_task(self.call(number))
+                slot = max(slot, loop.time()) + 1 / rate
 
     async def _at_once(self, count: int) -> None:
         waiting = iter(numbers(count))

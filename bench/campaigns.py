@@ -69,9 +69,9 @@ class Loop:
     @classmethod
     def over(cls, store: Store) -> Loop:
         """A trunk without room, so that nothing is claimed."""
-        board = Board({FULL: Lane(Trunk(FULL, "PJSIP/${num}@full", capacity=0), Pace(None))})
-        board.store_trouble, board.pbx_up = None, True
         policy, metrics = NumberPolicy(), Metrics("0")
+        board = Board({FULL: Lane(Trunk(FULL, "PJSIP/${num}@full", capacity=0), Pace(None))}, metrics)
+        board.store_trouble, board.pbx_up = None, True
 
         def clock() -> datetime:
             return datetime.now(UTC)

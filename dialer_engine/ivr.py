@@ -23,6 +23,7 @@ from dialer_engine.core.model import AttemptId
 from dialer_engine.errors import NotFound, Rejected, Unavailable
 
 BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8)  # between attempts while a port is away; the last one repeats
+RECORD_RETRY_SECONDS = 3.0  # then the callee is not kept waiting: only a crash now would lose what he said
 PLAY_RETRY_SECONDS = 3.0  # then the medium is left out
 STOP_RETRY_SECONDS = 1.0  # then it plays to its end behind the callee's choice
 HANGUP_RETRY_SECONDS = 30.0  # then the engine's own deadlines have to end the channel
@@ -65,7 +66,8 @@ async def run(
 
     `position` is None for a call that has just been answered, else the one last recorded (after a crash).
     `Played` in the inbox carries the playback's id as Asterisk sent it. `now` gives the campaign's local time.
-    While `record` or `opt_out` raise Unavailable they are tried again as long as the call lives; any other
+    While `opt_out` raises Unavailable it is tried again as long as the call lives, `record` for RECORD_RETRY_SECONDS;
+    what could not be recorded then is recorded with the next step, or is in the result. Any other
     exception of theirs ends this coroutine.
     """
     return await _Run(
@@ -113,10 +115,8 @@ class _Run:
         for action in step.actions:
             if isinstance(action, flows.StopPlay):
                 await self._stop_play(action)
-        if step.position.end != "hungup" and step.position.memory != self.recorded:
-            if not await self._until_done(lambda: self.record(step.position)):
-                return  # the callee hung up meanwhile: what is left is in the result
-            self.recorded = step.position.memory
+        if not await self._keep(step.position):
+            return
         for action in step.actions:
             match action:
                 case flows.Play():
@@ -127,6 +127,15 @@ class _Run:
                     await self._take_off(action)
                 case flows.HangUp():
                     await self._hang_up()
+
+    async def _keep(self, position: Position) -> bool:
+        """Record it, if it says anything new; False when the callee hung up meanwhile: the rest is in the result."""
+        if position.end == "hungup" or position.memory == self.recorded:
+            return True
+        if await self._until_done(lambda: self.record(position), seconds=RECORD_RETRY_SECONDS):
+            self.recorded = position.memory
+            return True
+        return not any(isinstance(event, flows.HungUp) for event in self.pending)
 
     def _playback_id(self, action_id: str) -> str:
         return f"{self.attempt_id}-{action_id}"

@@ -28,6 +28,10 @@ class Bucket:
         """When the next call may leave: `now`, or later."""
         return max(now, self._next_at)
 
+    def postpone(self, until: float) -> None:
+        """No call may leave before `until`."""
+        self._next_at = max(self._next_at, until)
+
     def ready(self, now: float) -> int | None:
         """How many calls may leave now: one or none; None: as many as you like."""
         if self.rate is None:

@@ -40,7 +40,7 @@ from dialer_engine.core.model import AttemptId, Campaign, Due, Trunk
 from dialer_engine.core.schedule import may_start, opening
 from dialer_engine.errors import Invalid, NotFound, Rejected, Unavailable
 from dialer_engine.store import Store
-from dialer_engine.store.records import DoNotCall, SentKind
+from dialer_engine.store.records import DoNotCall, ProgressKind, SentKind
 
 STALE_SECONDS = 15.0
 """An older permission to send counts no more. Leases last longer, and Redis answers sooner or not at all."""
@@ -70,6 +70,7 @@ class Pbx(Protocol):
         other_channel_id: str | None = None,
     ) -> None: ...
     async def channel(self, channel_id: str) -> ChannelSnapshot | None: ...
+    async def application_channels(self) -> list[str]: ...
     async def subscribe(self, source: str) -> None: ...
     async def hangup(self, channel_id: str, reason: HangupReason = "normal") -> bool: ...
     async def play(self, channel_id: str, media: Sequence[str], playback_id: str) -> None: ...
@@ -106,6 +107,8 @@ class Attempt:
     verdict: Verdict = Verdict.SETTLE
     legs: dict[str, bool] = field(default_factory=dict)  # dialed by the far half of a Local/ channel; over?
     posting: bool = False  # the originate is out and unanswered
+    looking: bool = False  # somebody asks Asterisk about it
+    heard_at: float = 0.0  # the last event, by the loop's clock
     heard: bool = False  # the trunk has shown that it works, or not
     inbox: asyncio.Queue[flows.Event] = field(default_factory=asyncio.Queue)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -215,7 +218,9 @@ class Driver:
     owner: str
     policy: NumberPolicy
     clock: Callable[[], datetime]
-    draining: bool = False
+    halted: Callable[[Attempt], bool]  # may nothing of its campaign start any more?
+    sent: Callable[[], None]  # Asterisk takes originates
+    unsent: Callable[[NotSent], None]  # or does not
 
     async def drive(self, attempt: Attempt) -> None:
         """From the slot, or from where a dead process left it, to the end of the call."""
@@ -260,10 +265,12 @@ class Driver:
             _log.info("originate refused", attempt=attempt.id, trunk=attempt.trunk.name, reason=str(exc))
         except NotSent as exc:
             attempt.verdict = Verdict.RELEASE
-            _log.info("originate not sent", attempt=attempt.id, reason=str(exc))
+            self.unsent(exc)
         except Unavailable as exc:
             # Perhaps it rings now. It is never sent again: events, or the deadline's question, tell its fate.
             _log.warning("originate in doubt", attempt=attempt.id, reason=str(exc))
+        else:
+            self.sent()
         finally:
             attempt.posting = False
 
@@ -301,7 +308,7 @@ class Driver:
 
     def _may_start(self, attempt: Attempt) -> bool:
         now = self.clock()
-        return not self.draining and may_start(opening(attempt.campaign.active_period, now), now)
+        return not self.halted(attempt) and may_start(opening(attempt.campaign.active_period, now), now)
 
     # --- while it lives ---
 
@@ -324,10 +331,16 @@ class Driver:
             await self._record(attempt, attempt.call.to_fields())
 
     async def _record(self, attempt: Attempt, fields: Mapping[str, str]) -> None:
-        """Raises _NotOurs when another daemon has taken the call over: we were frozen, or cut off from Redis."""
+        """Raises _NotOurs when another daemon has taken the call over: we were frozen, or cut off from Redis.
+
+        A record that Redis has lost is no reason to leave the callee alone: the call goes on, its result is logged.
+        """
         now = self.clock().timestamp()
-        if not await self.store.calls.progress(attempt.id, fields, owner=self.owner, now=now):
+        kind = await self.store.calls.progress(attempt.id, fields, owner=self.owner, now=now)
+        if kind is ProgressKind.OTHER:
             raise _NotOurs
+        if kind is ProgressKind.GONE:
+            _log.error("attempt lost by redis", attempt=attempt.id)
 
     async def _changed(self, attempt: Attempt) -> bool:
         """Wait for news; False when the deadline came first."""
@@ -380,6 +393,15 @@ class Driver:
         The attempt is registered before, so an event that overtakes the answer is not lost. Subscribing again
         does no harm and brings the events of a channel whose application Asterisk had forgotten.
         """
+        if attempt.looking:
+            return
+        attempt.looking = True
+        try:
+            await self._look(attempt)
+        finally:
+            attempt.looking = False
+
+    async def _look(self, attempt: Attempt) -> None:
         while not attempt.call.ended:
             try:
                 snapshot = await self.pbx.channel(attempt.id)

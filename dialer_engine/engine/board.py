@@ -32,6 +32,7 @@ class Board:
     strays: bool = True  # Redis may hold attempts of ours that are not in `attempts`
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # `usable` holds what Redis knows
     pbx_up: bool = False
+    pbx_refuses_until: float = 0.0  # by the loop's clock: originates are not taken before
     stopped: bool = False
     draining: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -122,6 +123,19 @@ class Board:
             self.metrics.trunk(lane.trunk.name, closed=lane.brake.closed)
             phrase = "trunk closed" if lane.brake.closed else "trunk opened"
             _log.warning(phrase, trunk=lane.trunk.name, last_code=lane.brake.last_code)
+
+    def is_halted(self, attempt: Attempt) -> bool:
+        """May nothing of its campaign start now, though it could when the attempt was claimed?"""
+        line = self.lines.get(attempt.campaign.id)
+        return self.draining or self.stopped or line is None or line.view.run != attempt.run
+
+    def take_census(self) -> None:
+        """The counts kept along the way, taken anew from the records they count."""
+        for lane in self.lanes.values():
+            lane.own = sum(attempt.trunk.name == lane.trunk.name for attempt in self.attempts.values())
+            lane.unheard &= self.attempts.keys()
+        for campaign, line in self.lines.items():
+            line.own = self.own_calls(campaign)
 
     def own_calls(self, campaign: CampaignId) -> int:
         return sum(attempt.campaign.id == campaign for attempt in self.attempts.values())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dialer_engine import log
-from dialer_engine.ari import AriEvent, AriState, Connected, Dial, StasisStart
+from dialer_engine.ari import AriEvent, AriState, Connected, Dial, NotSent, StasisStart
 from dialer_engine.core.call import Event, Phase
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import AttemptId, CampaignId, Trunk, TrunkName
@@ -43,6 +43,10 @@ DEAD_AFTER_SECONDS = 30.0
 """A daemon whose heartbeat is older is dead; its attempts are taken over when their leases have run out, too."""
 RUNG_ENOUGH_SECONDS = 15.0
 """While no events come, lines that have rung so long are cut: nobody would hear them answer. Never sooner."""
+QUIET_SECONDS = 3.0
+"""The audit asks about calls of which nothing has been heard for so long."""
+FIRST_REFUSAL_SECONDS = 1.0
+LONGEST_REFUSAL_SECONDS = 10.0
 LAST_WRITES_SECONDS = 5.0
 
 _log = log.get("engine")
@@ -81,7 +85,9 @@ class Engine:
         owner = settings.owner
         lanes = {name: Lane(trunk, Pace(trunk.calls_per_second)) for name, trunk in settings.trunks.items()}
         self._board = board = Board(lanes, metrics)
-        self._driver = Driver(store, pbx, owner, settings.numbers, clock)
+        self._driver = Driver(
+            store, pbx, owner, settings.numbers, clock, board.is_halted, self._sent, self._unsent
+        )
         self._settler = Settler(store, pbx, board, owner, clock, metrics)
         self._planner = Planner(store, board, owner, clock, new_id, self._start, metrics)
         self._recovery = Recovery(store, board, owner, clock, self._start)
@@ -96,6 +102,7 @@ class Engine:
         )
         self._driving: dict[AttemptId, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
+        self._refusal_seconds = FIRST_REFUSAL_SECONDS
         self._drain = asyncio.Event()
         self._drain_until: float | None = None
         self._patience: asyncio.Timeout | None = None
@@ -167,7 +174,7 @@ class Engine:
 
         What lives then is left to the next start, which adopts it. Called again, the new time counts from now.
         """
-        self._board.draining = self._driver.draining = True
+        self._board.draining = True
         self._drain_until = None if seconds is None else asyncio.get_running_loop().time() + seconds
         if self._patience is not None:
             self._patience.reschedule(self._drain_until)
@@ -181,6 +188,7 @@ class Engine:
             async with asyncio.timeout_at(self._drain_until) as self._patience:
                 while not self._board.is_idle:  # a claim that ends may begin attempts
                     await self._board.idle.wait()
+        self._patience = None
 
     async def _leave(self) -> None:
         """Let go of what lives; results of what has ended are still written, if Redis takes them now."""
@@ -257,8 +265,8 @@ class Engine:
                     if loop.time() >= at or (act == self._recover and self._board.strays):
                         await act()
                         due[act] = every, loop.time() + every
-            except Unavailable as exc:
-                self._board.trouble(exc.reason)
+            except (Unavailable, Rejected) as exc:
+                self._board.trouble(str(exc))
                 self._metrics.port("redis", up=False)
             await asyncio.sleep(HEARTBEAT_SECONDS / 4)
 
@@ -279,11 +287,15 @@ class Engine:
         self._metrics.port("redis", up=True)
 
     async def audit(self) -> None:
-        """Ask Asterisk about every call that has been quiet since the last time: no event may be lost for good."""
-        if self._board.pbx_up:
-            for attempt in list(self._board.attempts.values()):
-                if not attempt.posting and attempt.call.phase is not Phase.CLAIMED and not attempt.call.ended:
-                    self._errand(self._driver.look(attempt))
+        """Ask Asterisk about every call that has been quiet for long: no event may be lost for good."""
+        self._errand(self._ask_about_the_quiet())
+
+    async def _ask_about_the_quiet(self) -> None:
+        """One after the other: the connections are the originates' own."""
+        quiet_since = asyncio.get_running_loop().time() - QUIET_SECONDS
+        for attempt in list(self._board.attempts.values()):
+            if self._board.pbx_up and attempt.heard_at < quiet_since and _is_out(attempt):
+                await self._driver.look(attempt)
 
     async def _extend(self) -> None:
         """Keep what is ours; let go of what another daemon has taken over while we were frozen or cut off."""
@@ -302,8 +314,13 @@ class Engine:
         Not before the campaigns have been read: a call adopted without its flow is hung up.
         """
         await self._board.looked.wait()
-        await self._recovery.run(lease_seconds=LEASE_SECONDS, dead_after_seconds=DEAD_AFTER_SECONDS)
+        # Cleared before they are read: a claim whose reply is lost meanwhile makes a further stray.
         self._board.strays = False
+        try:
+            await self._recovery.run(lease_seconds=LEASE_SECONDS, dead_after_seconds=DEAD_AFTER_SECONDS)
+        except BaseException:
+            self._board.strays = True
+            raise
 
     # --- what Asterisk says ---
 
@@ -315,6 +332,7 @@ class Engine:
                 self._errand(self._stray(event.channel_id))
             return
         illegal = attempt.call.illegal
+        attempt.heard_at = asyncio.get_running_loop().time()
         attempt.hear(event, self._clock())
         if attempt.call.illegal > illegal:
             self._metrics.illegal_event()
@@ -340,12 +358,39 @@ class Engine:
             self._board.trunk_answers(attempt)
 
     async def _stray(self, channel_id: str) -> None:
-        """A call in our application that nobody drives: from before a crash, or nobody's. Silence is not an option."""
-        with suppress(Unavailable, Rejected, NotFound):
-            await self._recover()
-            if channel_id not in self._board.channels:
-                _log.warning("stray call hung up", channel=channel_id)
-                await self.pbx.hangup(channel_id)
+        """A call in our application that nobody drives: from before a crash, or nobody's. Silence is not an option,
+        so it is not let go of before it is adopted or hung up."""
+        while channel_id not in self._board.channels:
+            try:
+                await self._recover()
+                if channel_id not in self._board.channels:
+                    _log.warning("stray call hung up", channel=channel_id)
+                    await self.pbx.hangup(channel_id)
+            except Unavailable:
+                await asyncio.sleep(HEARTBEAT_SECONDS)
+            except (Rejected, NotFound):
+                return
+            else:
+                return
+
+    def _sent(self) -> None:
+        self._refusal_seconds = FIRST_REFUSAL_SECONDS
+
+    def _unsent(self, reason: NotSent) -> None:
+        """Asterisk takes no originates although it talks to us: ask again later, and later still."""
+        loop = asyncio.get_running_loop()
+        if self._board.pbx_refuses_until > loop.time():
+            return
+        _log.error("originates not taken", reason=str(reason), seconds=self._refusal_seconds)
+        self._board.pbx_refuses_until = loop.time() + self._refusal_seconds
+        self._refusal_seconds = min(2 * self._refusal_seconds, LONGEST_REFUSAL_SECONDS)
+
+    async def _find_strays(self) -> None:
+        """After a connection: whoever entered our application while nobody listened."""
+        with suppress(Unavailable, Rejected):
+            for channel_id in await self.pbx.application_channels():
+                if channel_id not in self._board.channels and _is_ours(channel_id):
+                    await self._stray(channel_id)
 
     def hear_state(self, state: AriState) -> None:
         """Connected or lost. After a connection every call is looked at: events were missed."""
@@ -366,12 +411,13 @@ class Engine:
                 "restarts is hung up in silence",
             )
         for attempt in self._board.attempts.values():
-            if attempt.call.phase is Phase.CLAIMED or attempt.call.ended:
-                continue
+            if not _is_out(attempt):
+                continue  # one whose originate is unanswered may be a call of the Asterisk that is there now
             if state.restarted:
                 attempt.feed(Event.PBX_LOST, self._clock())
-            elif not attempt.posting:
+            else:
                 self._errand(self._driver.look(attempt))
+        self._errand(self._find_strays())
 
     async def _outages(self) -> None:
         """While no events come, cut the lines that have rung long enough: an answer would not be heard."""
@@ -425,6 +471,16 @@ class Engine:
         self._errands.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("errand failed", exc_info=error)
+
+
+def _is_out(attempt: Attempt) -> bool:
+    """Asterisk has it, and has said so."""
+    return not attempt.posting and attempt.call.phase is not Phase.CLAIMED and not attempt.call.ended
+
+
+def _is_ours(channel_id: str) -> bool:
+    """Of the shape of an attempt's id: the far half of a Local/ channel and others' channels are not."""
+    return channel_id.startswith("a") and channel_id.isalnum()
 
 
 def _rung_enough(attempt: Attempt, now: datetime) -> bool:

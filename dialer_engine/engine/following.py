@@ -13,7 +13,7 @@ from datetime import datetime
 
 from dialer_engine import log
 from dialer_engine.core.flow import Flow, parse_flow
-from dialer_engine.core.model import Campaign, CampaignId, CampaignState, IvrId, Limit, TrunkName
+from dialer_engine.core.model import Campaign, CampaignId, CampaignState, IvrId, Limit, Trunk, TrunkName
 from dialer_engine.engine.board import Board
 from dialer_engine.engine.lanes import Lane, Line, Pace
 from dialer_engine.engine.supply import Identify, Supply
@@ -43,6 +43,7 @@ class Follower:
     _paces: dict[CampaignId, Pace] = field(
         default_factory=dict
     )  # a pause must not shorten the distance of calls
+    _missing: dict[TrunkName, Lane] = field(default_factory=dict)
     _told: dict[CampaignId, tuple[Limit, datetime]] = field(default_factory=dict)
     _flows: dict[IvrId, tuple[Mapping[str, object] | Invalid, Flow | Invalid]] = field(default_factory=dict)
 
@@ -63,13 +64,14 @@ class Follower:
                     await self.board.look.wait()
 
     async def look(self) -> None:
-        """Take over what stands in Redis. Raises Unavailable, and then nothing has changed here."""
+        """Take over what stands in Redis. Raises Unavailable or Rejected; the next look finds the rest."""
         snapshot = await self._load()
         if snapshot.commands:
             for reply in await self.store.campaigns.obey(now=self._epoch()):
                 _log.info("command obeyed", reply=str(reply), refused=isinstance(reply, DialerError))
             snapshot = await self._load()
         self.board.stopped = snapshot.stopped
+        self.board.take_census()
         for name, lane in self.board.lanes.items():
             lane.others = max(0, snapshot.trunk_live.get(name, 0) - lane.own)
         await self._read_flows({view.definition.ivr for view in snapshot.campaigns.values() if view.definition})
@@ -106,9 +108,9 @@ class Follower:
         campaign = view.definition
         if campaign is None:
             raise Invalid(view.problems)
-        lane = self.board.lanes.get(campaign.trunk or self.default_trunk)
-        if lane is None:
-            raise Invalid([Problem("trunk", f"there is no trunk {campaign.trunk!r} in the configuration")])
+        name = campaign.trunk or self.default_trunk
+        # Only this daemon may lack the trunk: that is no fault of the definition, and the plan says TRUNK_DOWN.
+        lane = self.board.lanes.get(name) or self._missing.setdefault(name, Lane(Trunk(name, ""), Pace(None)))
         _, flow = self._flows[campaign.ivr]
         if isinstance(flow, Invalid):
             raise flow
@@ -134,8 +136,8 @@ class Follower:
     async def _tell_invalid(self, view: CampaignView, reason: str) -> None:
         if view.state is CampaignState.INVALID and view.reason == reason:
             return
-        await self.store.campaigns.set_invalid(view.id, reason, now=self._epoch())
-        _log.error("campaign invalid", campaign=view.id, reason=reason)
+        if await self.store.campaigns.set_invalid(view.id, reason, now=self._epoch()):
+            _log.error("campaign invalid", campaign=view.id, reason=reason)
 
     def _go_on(self, view: CampaignView, campaign: Campaign, flow: Flow, lane: Lane) -> None:
         line = self.board.lines.get(view.id)

@@ -61,8 +61,12 @@ class Pace:
 
     @staticmethod
     def departure(mono: float, *paces: Pace) -> float:
-        """When a call may leave that is ready to."""
-        return _take(mono, [pace._departures for pace in paces])
+        """When a call may leave that is ready to. Who left late has later slots, too: a delay happens once."""
+        at = _take(mono, [pace._departures for pace in paces])
+        for pace in paces:
+            if pace.rate is not None:
+                pace._slots.postpone(at + 1 / pace.rate)
+        return at
 
 
 def _take(mono: float, buckets: list[Bucket]) -> float:

@@ -52,7 +52,7 @@ class Planner:
             now=now,
             stopped=self.board.stopped,
             draining=self.board.draining,
-            pbx_up=self.board.pbx_up,
+            pbx_up=self.board.pbx_up and mono >= self.board.pbx_refuses_until,
             store_up=self.board.store_trouble is None,
         )
         for line, planned in zip(lines, plans, strict=True):
@@ -79,10 +79,7 @@ class Planner:
         if probe is None:
             # All that are held were refused before: one of them has to do.
             probe = line.supply.take_probe(lambda number: brake.want_probe(number, mono, last_resort=True))
-        if probe is None:
-            return []
-        brake.probed(mono)
-        return [probe]
+        return [] if probe is None else [probe]
 
     async def _claim(self, line: Line, offers: list[Offer]) -> None:
         if not offers:
@@ -104,10 +101,15 @@ class Planner:
                 lease_seconds=LEASE_SECONDS,
                 now=self.clock().timestamp(),
             )
-        except (Unavailable, Rejected) as exc:
+        except Unavailable as exc:
             # Perhaps they are claimed: `recover` will find them under our name, and they still are in Redis if not.
             self.board.trouble(str(exc))
             line.supply.look_again()
+            return
+        except Rejected as exc:
+            # A key of this campaign is not what it should be: the others dial on, and it tries again in a second.
+            _log.error("claim refused", campaign=campaign.id, reason=str(exc))
+            line.supply.suspend()
             return
         finally:
             self.board.end_claim(ids)
@@ -153,6 +155,8 @@ class Planner:
             departure=line.departure,
         )
         line.lane.unheard.add(attempt_id)
+        if line.lane.brake.closed:
+            line.lane.brake.probed(asyncio.get_running_loop().time())
         self.board.register(attempt)
         self.start(attempt)
         return attempt

@@ -8,7 +8,7 @@ does not know any more is settled as UNKNOWN with everything recorded so far.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import orjson
@@ -21,6 +21,7 @@ from dialer_engine.core.flow.blocks import HangUpBlock
 from dialer_engine.core.model import ActivePeriod, Campaign, IvrId, Trunk
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.board import Board
+from dialer_engine.errors import Invalid
 from dialer_engine.store import Store
 from dialer_engine.store.records import AttemptRecord
 
@@ -56,7 +57,12 @@ class Recovery:
                 line.supply.look_again()
 
     def _adopt(self, record: AttemptRecord) -> None:
-        attempt = self._revive(record)
+        try:
+            attempt = self._revive(record)
+        except (ValueError, Invalid) as exc:
+            # Written by another version, or by another hand. It must not keep the others, or us, from starting.
+            _log.error("record unreadable", attempt=record.id, reason=str(exc))
+            attempt = self._revive(replace(record, progress={}, attributes="{}"))
         self.board.register(attempt)
         self.start(attempt)
 

@@ -45,7 +45,13 @@ class Settler:
     metrics: Metrics
 
     async def end(self, attempt: Attempt) -> None:
-        """What the attempt's task has left to do, however it ended."""
+        """What the attempt's task has left to do, however it ended; whatever happens, its slot is free after it."""
+        try:
+            await self._end(attempt)
+        finally:
+            self.board.forget(attempt)
+
+    async def _end(self, attempt: Attempt) -> None:
         match attempt.verdict:
             case Verdict.SETTLE:
                 await self._settle(attempt)
@@ -54,7 +60,6 @@ class Settler:
                 self._returned(attempt)
             case Verdict.LEAVE:
                 pass
-        self.board.forget(attempt)
 
     async def _settle(self, attempt: Attempt) -> None:
         await self._silence(attempt)
@@ -79,6 +84,8 @@ class Settler:
         line = self.board.lines.get(attempt.campaign.id)
         if line is not None and isinstance(following, RedialAt):
             line.supply.hear_of(following.at)
+        if not written:
+            _log.error("result not written", attempt=attempt.id, result=item(attempt, result))
         if written:
             self.metrics.settled(attempt.campaign.id, result.status)
         _log.info(
@@ -124,8 +131,9 @@ class Settler:
         for n in itertools.count():
             try:
                 return await write()
-            except Unavailable as exc:
-                self.board.trouble(exc.reason)
+            except (Unavailable, Rejected) as exc:
+                # Rejected: a right is missing, a key is of another type. Somebody will mend it; results wait.
+                self.board.trouble(str(exc))
                 await asyncio.sleep(BACKOFF_SECONDS[min(n, len(BACKOFF_SECONDS) - 1)])
         raise AssertionError("a count has no end")
 

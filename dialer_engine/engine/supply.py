@@ -84,6 +84,14 @@ class Supply:
         self._fresh_in_redis = True
         self._look_at = 0.0
 
+    def suspend(self) -> None:
+        """Redis refuses what is asked of it about this campaign: begin anew, and not at once."""
+        self._redials.clear()
+        self._fresh.clear()
+        self._held.clear()
+        self.look_again()
+        self._not_before = asyncio.get_running_loop().time() + LOOK_AGAIN_SECONDS
+
     @property
     def places(self) -> list[PinnedList]:
         """How far the lists have been read, in reading order."""

@@ -19,6 +19,7 @@ from dialer_engine.store.records import (
     ClaimReply,
     ClaimRequest,
     Next,
+    ProgressKind,
     Recovered,
     RedialAt,
     ReturnTo,
@@ -77,11 +78,10 @@ class Calls:
 
     async def progress(
         self, attempt_id: AttemptId, fields: Mapping[str, str], *, owner: str = "", now: float
-    ) -> bool:
-        """Record what must survive a crash: phase, position, times. False: the attempt is settled, or not the
-        owner's any more ("": whoever owns it)."""
+    ) -> ProgressKind:
+        """Record what must survive a crash: phase, position, times. owner "": whoever owns it."""
         pairs = [part for pair in fields.items() for part in pair]
-        return bool(await self._link.run("progress", attempt_id, owner, "progress_at", now, *pairs))
+        return ProgressKind(await self._link.run("progress", attempt_id, owner, "progress_at", now, *pairs))
 
     async def settle(
         self,

@@ -62,6 +62,12 @@ class SentKind(StrEnum):
     GONE = "GONE"
 
 
+class ProgressKind(StrEnum):
+    OK = "OK"
+    OTHER = "OTHER"  # another daemon has taken it over
+    GONE = "GONE"  # settled, or Redis has lost it
+
+
 @dataclass(frozen=True, slots=True)
 class SentReply:
     kind: SentKind

@@ -398,6 +398,10 @@ class Port:
         app = "Stasis" if found.in_stasis else "AppDial2"
         return ChannelSnapshot(found.id, state=found.state, dialplan=Dialplan(app_name=app))
 
+    async def application_channels(self) -> list[str]:
+        await self._ask("application_channels")
+        return [one.id for one in self._pbx.channels.values() if one.app == self.app and one.in_stasis]
+
     async def subscribe(self, source: str) -> None:
         await self._ask("subscribe")
         if not self.connected or source.removeprefix("channel:") not in self._pbx.channels:

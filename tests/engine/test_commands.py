@@ -152,7 +152,7 @@ async def test_a_definition_spoilt_while_it_runs_lets_live_calls_go_on_and_is_me
         assert world.census(campaign)["read"] >= before["read"]
 
 
-async def test_a_trunk_that_left_the_configuration_makes_its_campaign_invalid_until_it_is_back() -> None:
+async def test_a_trunk_that_left_the_configuration_is_down_for_its_campaign_until_it_is_back() -> None:
     async with World(trunks=[trunk("carrier"), trunk("other")]) as world:
         world.pbx.default = answers(0.2)
         campaign = await world.campaign(numbers(60), flow=STAY, trunk="other", maxChannels=5)
@@ -161,7 +161,8 @@ async def test_a_trunk_that_left_the_configuration_makes_its_campaign_invalid_un
         both, world.trunks = world.trunks, [trunk("carrier")]
         daemon.fate.inside(daemon.engine.take, world.settings())
         await world.sleep(12)
-        assert world.state(campaign) == "INVALID"
+        assert world.state(campaign) == "RUNNING"  # another daemon may well have that trunk
+        assert world.limit(campaign) == "TRUNK_DOWN"
         world.trunks = both
         assert {one["attempt"] for one in world.results(campaign)} == set(world.pbx.by_attempt)
         daemon.fate.inside(daemon.engine.take, world.settings())

@@ -563,13 +563,25 @@ def new_id() -> str:
 
 @asynccontextmanager
 async def client(
-    pbx: Pbx, *, app: str | None = None, patience: Patience = PATIENT, **more: tuple[str, ...]
+    pbx: Pbx,
+    *,
+    app: str | None = None,
+    patience: Patience = PATIENT,
+    sources: tuple[str, ...] = (),
+    extra_events: tuple[str, ...] = (),
 ) -> AsyncIterator[Client]:
     """A connected client; the application's name is its own, so that no test hears another's calls."""
     app = app or f"app-{uuid.uuid4().hex[:8]}"
     owner = Owner()
     config = AriConfig(pbx.url, pbx.username, pbx.password, app)
-    async with Ari(config, owner.on_event, owner.on_state, patience=patience, **more) as ari:
+    async with Ari(
+        config,
+        owner.on_event,
+        owner.on_state,
+        sources=sources,
+        extra_events=extra_events,
+        patience=patience,
+    ) as ari:
         run = asyncio.create_task(ari.run())
         try:
             await owner.state(Connected)

@@ -14,6 +14,7 @@ from dialer_engine.store.records import (
     Closed,
     DoNotCall,
     Next,
+    ProgressKind,
     Recovered,
     RedialAt,
     ReturnTo,
@@ -180,12 +181,14 @@ async def test_mark_sent_is_for_the_owner_and_may_be_repeated(desk: Desk) -> Non
 async def test_progress_is_kept_until_the_settlement(desk: Desk) -> None:
     campaign = await desk.running("601")
     request = await desk.call(campaign)
-    assert await desk.store.calls.progress(request.attempt_id, {"position": '{"block":"ask"}'}, now=NOW)
+    kept = await desk.store.calls.progress(request.attempt_id, {"position": '{"block":"ask"}'}, now=NOW)
+    assert kept is ProgressKind.OK
     record = await desk.store.calls.read(request.attempt_id)
     assert record is not None
     assert record.progress["position"] == '{"block":"ask"}'
     await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
-    assert not await desk.store.calls.progress(request.attempt_id, {"position": "{}"}, now=NOW)
+    gone = await desk.store.calls.progress(request.attempt_id, {"position": "{}"}, now=NOW)
+    assert gone is ProgressKind.GONE
     assert await desk.store.calls.read(request.attempt_id) is None
 
 

@@ -68,6 +68,7 @@ class ChaosRig(Rig):
             self.socket, self.url = self._beside.socket, self._beside.url
         super().write_config(toml)
         text = self.config.read_text()
+        text = text.replace("[trunks.carrier]\n", "[trunks.carrier]\ncapacity = 2000\n")
         if self._proxy is not None:
             text = text.replace(self.lab.ari_url, f"http://127.0.0.1:{self._proxy.port}")
         self.config.write_text(text)
@@ -86,6 +87,12 @@ class ChaosRig(Rig):
         now = time.time()
         self.lives[-1].ended_at = now
         return now
+
+    def is_connected(self, life: Life) -> bool:
+        """Has it logged so? Cheap enough to ask often."""
+        with self.log_path.open("rb") as log:
+            log.seek(life.log_from)
+            return b'"asterisk connected"' in log.read()
 
     def stop_cont(self, *, stop: bool) -> None:
         assert self.process is not None
@@ -128,8 +135,8 @@ class Place:
             **{
                 "flow": FLOW,
                 "rescheduleRules": RULES,
-                "maxChannels": 80,
-                "callsPerSecond": 15,
+                "maxChannels": 400,
+                "callsPerSecond": 10,
                 "whenDone": "complete",
                 **fields,
             },

@@ -27,7 +27,7 @@ def kills(lab: Lab, seed: int, count: int = 200) -> Verdict:
         idle = here.rig.campaign(None, whenDone="wait", callLists=[])
         for n in range(count):
             here.rig.begin(here.feed())
-            time.sleep(_lifetime(here))
+            _live_a_while(here)
             if dice.random() < AIMED:
                 here.wait_for_write(dice.choice(AIMS))
             here.look_at_the_dead(here.rig.murder())
@@ -48,12 +48,14 @@ def kills(lab: Lab, seed: int, count: int = 200) -> Verdict:
     return verdict
 
 
-def _lifetime(here: Place) -> float:
-    """A process takes some 0.9 s to be connected; some lives end before that, most amid the first calls."""
-    kind = here.dice.random()
-    if kind < 0.1:
-        return here.dice.uniform(0.05, 1.0)
-    return here.dice.uniform(1.0, 3.3) if kind < 0.8 else here.dice.uniform(3.3, 6.0)
+def _live_a_while(here: Place) -> None:
+    """Some lives end before they are connected, most amid the first calls."""
+    dice, life = here.dice, here.rig.lives[-1]
+    if dice.random() < 0.12:
+        time.sleep(dice.uniform(0.05, 1.5))
+        return
+    here.rig.until(lambda: here.rig.is_connected(life), 30, "the daemon is connected")
+    time.sleep(dice.uniform(0.0, 2.2) if dice.random() < 0.85 else dice.uniform(2.2, 5.0))
 
 
 def redis_killed(lab: Lab, seed: int, count: int = 5) -> Verdict:

@@ -43,6 +43,7 @@ WARM_CALLS = 300
 """Before the clock runs: connections are opened, and a trunk that has shown nothing yet is trusted by and by."""
 LATE_SECONDS = 0.05
 CONNECTIONS = 32
+ROUNDED_SECONDS = 0.002
 
 _serials = itertools.count(1)
 
@@ -156,14 +157,14 @@ class Bare:
         return Turn(count, cpu_seconds() - before, self.begun, self.answered)
 
     async def _at_rate(self, count: int, rate: float) -> None:
-        """As a token bucket one call deep has it, the daemon's law: a stall is not caught up."""
+        """A stall is not caught up: that is the daemon's law, too. What a timer rounds up to its milliseconds is."""
         loop = asyncio.get_running_loop()
         slot = loop.time()
         async with asyncio.TaskGroup() as calls:
             for number in numbers(count):
                 await asyncio.sleep(max(0.0, slot - loop.time()))
                 calls.create_task(self.call(number))
-                slot = max(slot, loop.time()) + 1 / rate
+                slot = max(slot, loop.time() - ROUNDED_SECONDS) + 1 / rate
 
     async def _at_once(self, count: int) -> None:
         waiting = iter(numbers(count))

@@ -91,6 +91,11 @@ FIRST_PROBE_SECONDS = 10.0
 LAST_PROBE_SECONDS = 60.0
 REMEMBERED_NUMBERS = 10_000
 FIRST_UNHEARD = 10
+QUICKLY_UNHEARD = 15
+GROWTH = 0.05
+"""More calls that may be out unheard for each that gets through: one up to QUICKLY_UNHEARD, then so little that a
+carrier which dies after the first hundreds of calls costs no more than 25 contacts, and so much that one with a second
+of post-dial delay carries 50 calls a second within a minute."""
 TRUST_SECONDS = 10.0
 """Trust lasts so long after the last call that got through: a campaign may begin on a trunk that has died since."""
 
@@ -101,8 +106,8 @@ class Brake:
 
     A number counts against the trunk once: ten in a row are ten numbers, and a re-dial of a refused one is no
     news. Beyond the spec's law it says how many calls may be out unheard of: few until the trunk has shown
-    that it works, twice as many with every round that gets through; else a first pass would send a dead trunk
-    as many calls as a campaign has channels.
+    that it works, and more with every call that gets through; else a first pass would send a dead trunk as many
+    calls as a campaign has channels.
     """
 
     closed: bool = False
@@ -112,7 +117,7 @@ class Brake:
     _row: int = 0
     _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _refused: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    _unheard: int = FIRST_UNHEARD
+    _unheard: float = FIRST_UNHEARD
     _heard_at: float = float("-inf")
 
     def may_dial(self, now: float) -> bool:
@@ -123,7 +128,7 @@ class Brake:
         """How many more calls may go out when `unheard` are out that neither rang nor ended."""
         if self.closed:
             return int(self.may_dial(now))
-        allowed = self._trusted(now)
+        allowed = int(self._trusted(now))
         if self._row:
             allowed = min(allowed, ROW_LIMIT - self._row)
         return max(0, allowed - unheard)
@@ -143,7 +148,8 @@ class Brake:
 
     def passed(self, now: float, number: str | None = None) -> None:
         """A call got through (to `number`): one per call, as soon as it rings or at its end."""
-        self._unheard, self._heard_at = self._trusted(now) + 1, now
+        trusted = self._trusted(now)
+        self._unheard, self._heard_at = trusted + (1 if trusted < QUICKLY_UNHEARD else GROWTH), now
         if number is not None:
             self._refused.pop(number, None)
         if self.closed:
@@ -164,7 +170,7 @@ class Brake:
     def was_refused(self, number: str) -> bool:
         return number in self._refused
 
-    def _trusted(self, now: float) -> int:
+    def _trusted(self, now: float) -> float:
         return self._unheard if now - self._heard_at < TRUST_SECONDS else FIRST_UNHEARD
 
     def _remember(self, number: str) -> None:

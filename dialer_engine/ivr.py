@@ -171,8 +171,10 @@ class _Run:
             await self._until_done(self.channel.hangup, seconds=HANGUP_RETRY_SECONDS)
 
     async def _wait_for_hang_up(self) -> None:
+        """The channel is gone, and who says so may be late or dumb: it was a hang-up all the same, and no failure of
+        the flow, after which a plain rule would ring the callee again."""
         if not await self._hung_up_within(GONE_SECONDS):
-            self.pending.append(flows.Failed("the channel is gone"))
+            self.pending.append(flows.HungUp())
 
     # --- patience ---
 

@@ -363,7 +363,7 @@ class Ledger:
             if not life.waiting or life.connected_at is None:
                 continue
             end = life.ended_at or life.began_at + 60
-            first = next((at for at in invites if at > life.began_at + 0.3), end)
+            first = min(next((at for at in invites if at > life.began_at + 0.3), end), end)
             starts.append(life.connected_at - life.began_at)
             if first < end:
                 firsts.append(first - life.connected_at)

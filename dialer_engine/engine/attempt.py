@@ -358,9 +358,12 @@ class Driver:
 
     async def _overdue(self, attempt: Attempt) -> None:
         """Nothing was heard for too long: ask, and end what should have ended."""
+        phase = attempt.call.phase
         await self.look(attempt)
+        if attempt.call.phase is not phase:
+            return  # the deadline was that of a ring, and it has been answered: nobody had told
         now = self.clock()
-        match attempt.call.phase:
+        match phase:
             case Phase.SENT | Phase.RINGING:
                 attempt.feed(Event.TIMED_OUT, now)
                 await self._hang_up(attempt, "no_answer")

@@ -258,6 +258,11 @@ class Ledger:
                 allowed.add(NO_INPUT)  # the flow talked on to one who had gone, and nobody told
             if gap.fault not in ("redis", "kill") and callee.outcome[0] == "RS_NOANSWER":
                 allowed.add(("RS_NOANSWER", "NOT_REACHABLE"))
+            if gap.fault == "half-open" and call is not None and call.answered_at is None:
+                allowed |= {
+                    ("RS_NOANSWER", None),
+                    ("RS_NOANSWER", "NOT_REACHABLE"),
+                }  # nobody heard the rest of it
         if call is not None and (self._abandoned(call) or self._gave_up(call)):
             allowed |= {UNKNOWN, ("RS_ERROR", "IVR_FAILED")}
         return allowed

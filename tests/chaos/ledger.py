@@ -17,6 +17,8 @@ from tests.chaos.callees import NO_INPUT, PBX_LOST, UNKNOWN, Callee, Outcome
 from tests.chaos.place import Gap, Life, Place
 from tests.lab.world import WorldCall
 
+AT_ONCE_SECONDS = 0.2
+"""Who picks up so shortly before the end met the cancel of our ring's time-out on the wire."""
 WIRE_SECONDS = 0.5
 """From what the world does to what the daemon has written down of it (a key is told when it is let go)."""
 BACK_SECONDS = 0.5
@@ -258,7 +260,7 @@ class Ledger:
                 allowed.add(NO_INPUT)  # the flow talked on to one who had gone, and nobody told
             if gap.fault not in ("redis", "kill") and callee.outcome[0] == "RS_NOANSWER":
                 allowed.add(("RS_NOANSWER", "NOT_REACHABLE"))
-            if gap.fault == "half-open" and call is not None and call.answered_at is None:
+            if gap.fault == "half-open" and call is not None and (call.duration or 0) < AT_ONCE_SECONDS:
                 allowed |= {
                     ("RS_NOANSWER", None),
                     ("RS_NOANSWER", "NOT_REACHABLE"),

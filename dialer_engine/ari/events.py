@@ -54,13 +54,6 @@ class ChannelStateChange(ChannelEvent, frozen=True, gc=False, tag=True, kw_only=
     """`channel.state` is the new one."""
 
 
-class ChannelHangupRequest(ChannelEvent, frozen=True, gc=False, tag=True, kw_only=True):
-    """Somebody hung up; the end itself is ChannelDestroyed."""
-
-    cause: int | None = None
-    tech_cause: int | None = None
-
-
 class ChannelDestroyed(ChannelEvent, frozen=True, gc=False, tag=True, kw_only=True):
     """The end. `cause` is Q.850; `tech_cause` the SIP code, absent before Asterisk 22.7 and on Local/."""
 
@@ -157,7 +150,6 @@ AriEvent: TypeAlias = (
     StasisStart
     | StasisEnd
     | ChannelStateChange
-    | ChannelHangupRequest
     | ChannelDestroyed
     | ChannelDtmfReceived
     | ChannelVarset
@@ -171,7 +163,6 @@ WANTED = (
     "StasisStart",
     "StasisEnd",
     "ChannelStateChange",
-    "ChannelHangupRequest",
     "ChannelDestroyed",
     "ChannelDtmfReceived",
     "ChannelUserevent",

@@ -91,9 +91,17 @@ def dial(trunk: Trunk, number: str, *, identity: str | None = None, policy: Numb
     written = _formatted(number, identity or number, trunk)
     if not _DIGITS_AND_SYMBOLS.fullmatch(written):
         raise _invalid(f"this is no number any more once it is written as {trunk.number_format}")
-    if _is_emergency(number, policy) or _is_emergency(written, policy):
+    if _is_emergency(number, policy) or _is_emergency(written, policy) or _completes(trunk, written, policy):
         raise _invalid("emergency numbers are never dialed")
     return trunk.dial_string.replace(_PLACE, written)
+
+
+def _completes(trunk: Trunk, written: str, policy: NumberPolicy) -> bool:
+    """Does the trunk's prefix make an emergency number of an innocent one, as 9 does of 11?"""
+    prefix = re.search(r"[0-9]*$", trunk.dial_string.partition(_PLACE)[0])
+    digits = prefix[0] if prefix else ""
+    wholes = {digits[start:] + written for start in range(len(digits))}
+    return not wholes.isdisjoint(EMERGENCY | policy.emergency)
 
 
 def _invalid(reason: str) -> Invalid:

@@ -102,6 +102,7 @@ class Engine:
         )
         self._driving: dict[AttemptId, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
+        self._recovering = asyncio.Lock()
         self._refusal_seconds = FIRST_REFUSAL_SECONDS
         self._drain = asyncio.Event()
         self._drain_until: float | None = None
@@ -314,13 +315,14 @@ class Engine:
         Not before the campaigns have been read: a call adopted without its flow is hung up.
         """
         await self._board.looked.wait()
-        # Cleared before they are read: a claim whose reply is lost meanwhile makes a further stray.
-        self._board.strays = False
-        try:
-            await self._recovery.run(lease_seconds=LEASE_SECONDS, dead_after_seconds=DEAD_AFTER_SECONDS)
-        except BaseException:
-            self._board.strays = True
-            raise
+        async with self._recovering:  # at a start the strays ask for it as well: the second finds nothing left
+            # Cleared before they are read: a claim whose reply is lost meanwhile makes a further stray.
+            self._board.strays = False
+            try:
+                await self._recovery.run(lease_seconds=LEASE_SECONDS, dead_after_seconds=DEAD_AFTER_SECONDS)
+            except BaseException:
+                self._board.strays = True
+                raise
 
     # --- what Asterisk says ---
 

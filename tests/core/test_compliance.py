@@ -148,6 +148,17 @@ def test_further_ones_and_those_of_the_region() -> None:
     assert forbidden("112345678", NumberPolicy("SA")) is None  # Riyadh, though 112 is an emergency number there
 
 
+def test_a_prefix_cannot_make_an_emergency_number() -> None:
+    for dial_string, number in (
+        ("PJSIP/9${num}@carrier", "11"),
+        ("PJSIP/09${num}@carrier", "11"),
+        ("DAHDI/g1/1${num}", "12"),
+    ):
+        with pytest.raises(Invalid, match="emergency"):
+            dial(Trunk(TrunkName("carrier"), dial_string), number)
+    assert dial(Trunk(TrunkName("carrier"), "PJSIP/9${num}@carrier"), "12") == "PJSIP/912@carrier"
+
+
 def test_a_national_format_cannot_make_an_emergency_number() -> None:
     national = Trunk(TrunkName("t"), "PJSIP/${num}@t", number_format="national")
     with pytest.raises(Invalid, match="emergency"):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from dialer_engine.errors import ConfigError, Problem, Unavailable
+from dialer_engine.store.accounts import Accounts
 from dialer_engine.store.calls import Calls
 from dialer_engine.store.campaigns import Campaigns
 from dialer_engine.store.dnc import DoNotCallLists
@@ -37,6 +38,7 @@ class Store:
         self.do_not_call = DoNotCallLists(link)
         self.results = Results(link)
         self.audit = Audit(link)
+        self.accounts = Accounts(link)
 
     @classmethod
     async def open(

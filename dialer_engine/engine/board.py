@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -131,11 +132,13 @@ class Board:
 
     def take_census(self) -> None:
         """The counts kept along the way, taken anew from the records they count."""
-        for lane in self.lanes.values():
-            lane.own = sum(attempt.trunk.name == lane.trunk.name for attempt in self.attempts.values())
+        on_trunk = Counter(attempt.trunk.name for attempt in self.attempts.values())
+        of_campaign = Counter(attempt.campaign.id for attempt in self.attempts.values())
+        for name, lane in self.lanes.items():
+            lane.own = on_trunk[name]
             lane.unheard &= self.attempts.keys()
         for campaign, line in self.lines.items():
-            line.own = self.own_calls(campaign)
+            line.own = of_campaign[campaign]
 
     def own_calls(self, campaign: CampaignId) -> int:
         return sum(attempt.campaign.id == campaign for attempt in self.attempts.values())

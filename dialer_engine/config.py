@@ -52,13 +52,14 @@ SECRETS = ("redis.password", "ari.password", "ami.secret", "api.metrics_token")
 """What may come from a credential or from `KEY_file`, and is never shown."""
 
 # Everything else is taken over by a reload.
-_NEED_RESTART = frozenset({"redis", "ari", "ami", "api", "log", "daemon.name", "dialing.queue_context"})
+_NEED_RESTART = frozenset({"redis", "ari", "ami", "api", "oidc", "log", "daemon.name", "dialing.queue_context"})
 
 # No `&` (Asterisk would ring two), no separators of the dialplan, no quotes, no blanks.
 _DIAL_STRING = re.compile(r"[A-Za-z0-9]+/[A-Za-z0-9_.@:/+*#-]*")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PLACEHOLDER = "${num}"
 _UNREAD = "unread"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
@@ -89,6 +90,13 @@ def _http_url(url: str) -> str:
     if parts.username or parts.password:
         raise ValueError("carries a user or password: use the keys `username` and `password`")
     return url.rstrip("/")
+
+
+def _issuer(url: str) -> str:
+    _http_url(url)
+    if urlsplit(url).scheme == "http" and urlsplit(url).hostname not in _LOOPBACK:
+        raise ValueError("must be https://...: whoever stands on a plain way could put in keys of his own")
+    return url
 
 
 def _bind(address: str) -> str:
@@ -189,6 +197,24 @@ class TrunkSettings(_Section):
     capacity: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Calls at once, of all campaigns and daemons: what the carrier sold you. More would be refused there."""
     calls_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
+    access_token_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
+    """How long an access token of POST /token is good; a user who is removed loses his at once all the same."""
+    refresh_token_seconds: Annotated[int, Field(ge=10, le=43_200)] = 1800
+    """How long a refresh token may lie unused. After twelve hours the password is asked again in any case."""
+
+
+class OidcSettings(_Section):
+    """An outside OpenID Connect issuer whose access tokens are accepted beside our own; unset: none is."""
+
+    issuer: Annotated[str, AfterValidator(_issuer)] | None = None
+    """Its address exactly as its tokens say it in `iss`, such as https://id.example.com/realms/main."""
+    audience: Annotated[str, Field(min_length=1)] | None = None
+    """Only tokens made for this audience (`aud`) are accepted; needed with an issuer."""
+    rights_claim: Annotated[str, Field(min_length=1)] = "scope"
+    """The claim that holds dialer:read or dialer:manage, as a list or with blanks between; dots lead into objects
+    (realm_access.roles)."""
+    jwks_url: Annotated[str, AfterValidator(_issuer)] | None = None
+    """Where its keys are. Unset: found by its discovery document, which must name a place on the same host."""
     """New calls a second, evenly spaced; unset: as fast as the campaigns want. Carriers bar those who burst."""
     number_format: Literal["as_given", "e164", "digits", "national"] = "as_given"
     """How numbers are written for it: +420123456789 (e164), 420123456789 (digits), 123456789 (national).
@@ -312,6 +338,7 @@ class Config(BaseSettings):
         return {TrunkName(name): _trunk(name, section) for name, section in self.trunks.items()}
 
     def shown(self) -> dict[str, Any]:
+    oidc: OidcSettings = OidcSettings()
         """The whole configuration for a person, secrets masked."""
         return self.model_dump(mode="json")
 
@@ -454,6 +481,9 @@ def _problem(error: Any) -> Problem:
     """pydantic's finding in the words of the file; only `loc`, `type` and `msg` are read: never the input."""
     place = ".".join(str(part) for part in error["loc"] if part != "[key]")
     match error["type"]:
+    oidc = _table(data, "oidc")
+    if oidc.get("issuer") and not oidc.get("audience"):
+        yield Problem("oidc.audience", "is needed: else a token made for any other service would open this one")
         case "extra_forbidden":
             return Problem(place, "there is no such setting")
         case "missing":

@@ -20,10 +20,13 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer, OAuth2PasswordBearer, SecurityScopes
 from fastapi.security.http import HTTPAuthorizationCredentials
 
+from dialer_engine.api import access
+from dialer_engine.api.issuer import Issuer
 from dialer_engine.store import Store
-from dialer_engine.store.accounts import MANAGE, READ, RIGHTS
+from dialer_engine.store.accounts import MANAGE, READ, RIGHTS, TOKEN_PREFIX, including
 
 REALM = "dialer_engine"
+LONGEST_TOKEN = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,7 @@ class Principal:
 
     name: str
     rights: frozenset[str]
-
-    def may(self, right: str) -> bool:
-        """Whoever may manage may read."""
-        return right in self.rights or MANAGE in self.rights
+    """With what they include: whoever may manage may read."""
 
 
 # They only describe: what is in the header is looked at below, once for both.
@@ -97,7 +97,7 @@ async def permit(request: Request, right: str) -> Principal:
     if principal is None:
         given = "authorization" in request.headers
         _refuse(401, right, "invalid_token" if given else "")
-    if not principal.may(right):
+    if right not in principal.rights:
         _refuse(403, right, "insufficient_scope")
     return principal
 
@@ -105,11 +105,22 @@ async def permit(request: Request, right: str) -> Principal:
 async def _identified(request: Request) -> Principal | None:
     given = request.headers.getlist("authorization")
     scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    if scheme.lower() != "bearer":
+    text = text.strip()
+    if scheme.lower() != "bearer" or len(text) > LONGEST_TOKEN:
         return None
-    store: Store = request.app.state.store
-    token = await store.accounts.find_token(text.strip(), now=time.time())
-    return Principal(f"token:{token.name}", token.rights) if token else None
+    found = await _vouched(request.app.state.store, getattr(request.app.state, "issuer", None), text)
+    return Principal(found[0], including(found[1])) if found else None
+
+
+async def _vouched(store: Store, issuer: Issuer | None, text: str) -> tuple[str, frozenset[str]] | None:
+    if text.startswith(TOKEN_PREFIX):
+        api_token = await store.accounts.find_token(text, now=time.time())
+        return (f"token:{api_token.name}", api_token.rights) if api_token else None
+    if issuer and issuer.made(text):
+        claimant = await issuer.identify(text)
+        return (f"oidc:{claimant.name}", claimant.rights) if claimant else None
+    user = await access.identify(store, text)
+    return (f"user:{user[0]}", user[1]) if user else None
 
 
 def _refuse(status: int, right: str, error: str) -> NoReturn:

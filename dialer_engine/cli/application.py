@@ -9,7 +9,7 @@ import typer
 
 from dialer_engine import __version__, log
 from dialer_engine import config as configuration
-from dialer_engine.cli import call, campaigns, do_not_call, ivrs, lists, results
+from dialer_engine.cli import call, campaigns, do_not_call, ivrs, lists, results, tokens, users
 from dialer_engine.cli.session import ConfigFile, Visit, config_path, now, put_json, tell, visit
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app.add_typer(campaigns.app, name="campaign")
 app.add_typer(lists.app, name="list")
 app.add_typer(ivrs.app, name="ivr")
 app.add_typer(do_not_call.app, name="dnc")
+app.add_typer(users.app, name="user")
+app.add_typer(tokens.app, name="token")
 app.command("call")(call.call)
 app.command("export")(results.export)
 

@@ -21,6 +21,7 @@ from dialer_engine.store.results import Audit, Results
 __all__ = ["Store"]
 
 CONTRACT_VERSION = "1"  # of docs/redis.md
+from dialer_engine.store.sessions import Guesses, Sessions
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -44,6 +45,8 @@ class Store:
     async def open(
         cls, url: str, *, prefix: str = "dialer", timeout_seconds: float = 5.0, default_timezone: str = "UTC"
     ) -> Store:
+        self.sessions = Sessions(link)
+        self.guesses = Guesses(link)
         """Connect, and compare the contract version. Raises Unavailable and ConfigError."""
         store = cls(Link(connect(url, timeout_seconds), prefix), default_timezone)
         try:

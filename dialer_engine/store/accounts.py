@@ -35,8 +35,9 @@ LONGEST_PASSWORD = 1024  # characters
 WAITING_CHECKS = 16
 """Log-ins that may wait for their password to be checked; one more is told to come again."""
 
-_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
-_TOKEN = re.compile(r"dialer_([A-Za-z0-9_.@-]{1,64})\.([A-Za-z0-9_-]{43})")
+NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+TOKEN_PREFIX = "dialer_"
+_TOKEN = re.compile(TOKEN_PREFIX + r"([A-Za-z0-9_.@-]{1,64})\.([A-Za-z0-9_-]{43})")
 
 # OWASP's password storage cheat sheet: 19 MiB, two passes, one lane. On a PBX host the memory and the other cores
 # belong to the calls.
@@ -131,7 +132,7 @@ class Accounts:
         token = ApiToken(name, sound, created_at=now, created_by=by, until=until, hash=hashed_secret(secret))
         if not await self._swap("tokens", name, "", _text(token), action="create", by=by, now=now):
             raise Conflict(f"there is a token {name!r} already: revoke it or choose another name")
-        return f"dialer_{name}.{secret}"
+        return f"{TOKEN_PREFIX}{name}.{secret}"
 
     async def revoke_token(self, name: str, *, by: str, now: float) -> None:
         """Raises NotFound, Conflict."""
@@ -178,6 +179,11 @@ def hashed_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def including(rights: frozenset[str]) -> frozenset[str]:
+    """The rights and what they include: whoever may manage may read."""
+    return rights | {READ} if MANAGE in rights else rights
+
+
 async def _hashed(password: str) -> str:
     if not 0 < len(password) <= LONGEST_PASSWORD:
         raise Invalid([Problem("password", f"must have 1 to {LONGEST_PASSWORD} characters")])
@@ -205,7 +211,7 @@ def _sound(name: str, rights: Iterable[str]) -> frozenset[str]:
     ]
     if not asked:
         problems.append(Problem("rights", f"at least one of {' and '.join(RIGHTS)} is needed"))
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         problems.append(Problem("name", "must have 1 to 64 letters, digits, dots, dashes, underscores and @"))
     if problems:
         raise Invalid(problems)

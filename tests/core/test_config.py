@@ -27,6 +27,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "ami": config.AmiSettings,
     "api": config.ApiSettings,
     "trunks": config.TrunkSettings,
+    "oidc": config.OidcSettings,
     "dialing": config.DialingSettings,
     "numbers": config.NumbersSettings,
     "daemon": config.DaemonSettings,
@@ -84,6 +85,10 @@ def test_a_password_is_enough(write: Write) -> None:
         ("[ami]\nport = 70000", "ami.port", "65535"),
         ("[api]\nbind = '8080'", "api.bind", "HOST:PORT"),
         ("[trunks.a]\ndial_string = 'PJSIP/a'", "trunks.a.dial_string", "exactly once"),
+        ("[api]\naccess_token_seconds = 100000", "api.access_token_seconds", "86400"),
+        ("[oidc]\nissuer = 'https://id'", "oidc.audience", "needed"),
+        ("[oidc]\nissuer = 'http://id.example.com'\naudience = 'a'", "oidc.issuer", "https"),
+        ("[oidc]\njwks_url = 'file:///keys'", "oidc.jwks_url", "http://HOST"),
         ("[trunks.a]\ndial_string = 'PJSIP/${num}${num}'", "trunks.a.dial_string", "exactly once"),
         ("[trunks.a]\ndial_string = 'PJSIP/${num}@c&PJSIP/1'", "trunks.a.dial_string", "TECHNOLOGY"),
         ("[trunks.a]\ndial_string = '${num}@c'", "trunks.a.dial_string", "TECHNOLOGY"),
@@ -191,7 +196,8 @@ def test_a_reload_names_what_needs_a_restart(write: Write) -> None:
 
 
 WITHOUT_DEFAULT = {  # shown with an example, because their default is "unset" or of this host
-    "redis.password", "ari.password", "ami.secret", "api.metrics_token", "trunks.dial_string",
+    "redis.password", "ari.password", "ami.secret", "api.metrics_token", "oidc.issuer",
+    "oidc.audience", "oidc.jwks_url", "trunks.dial_string",
     "trunks.calls_per_second", "dialing.default_trunk", "numbers.default_region", "numbers.emergency",
     "daemon.name", "queues.wrap_up_seconds", "queues.ring_in_use",
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -317,3 +318,68 @@ def test_a_reload_with_mistakes_changes_nothing(place: Place) -> None:
 def test_an_embedded_redis_serves_a_trial(place: Place) -> None:
     with place.daemon("--volatile", DIALER_REDIS__URL="embedded"):
         place.wait_for("/metrics", 'dialer_port_up{port="redis"} 1.0')
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def test_users_are_added_listed_changed_and_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_in(monkeypatch, "correct horse battery\nnot this line\n")
+    out, err = place.run("user", "add", "eva", "--rights", "dialer:manage")
+    assert (out, err) == ("", "user eva added\n")
+    type_in(monkeypatch, "short")
+    _, err = place.run("user", "add", "jan", "--rights", "dialer:read", "--rights", "dialer:manage")
+    assert "easily guessed" in err
+
+    out, _ = place.run("user", "list", "--json")
+    assert [(one["name"], one["rights"]) for one in json.loads(out)] == [
+        ("eva", "dialer:manage"),
+        ("jan", "dialer:manage dialer:read"),
+    ]
+    assert "argon2" not in out + place.run("user", "list")[0]
+
+    type_in(monkeypatch, "another one, longer\n")
+    assert "already" in place.run("user", "add", "eva", "--rights", "dialer:read", code=1)[1]
+    type_in(monkeypatch, "another one, longer\n")
+    assert "new password" in place.run("user", "password", "eva")[1]
+    for name in ("eva", "jan"):
+        place.run("user", "remove", name)
+    assert "no user 'eva'" in place.run("user", "remove", "eva", code=1)[1]
+    assert json.loads(place.run("user", "list", "--json")[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed", "complaint"),
+    [
+        (("eva", "--rights", "dialer:all"), "correct horse battery", "dialer:read and dialer:manage"),
+        (("e va", "--rights", "dialer:read"), "correct horse battery", "name: must have"),
+        (("eva", "--rights", "dialer:read"), "\n", "password: must have"),
+        (("eva", "--rights", "dialer:read"), "", "password: must have"),
+    ],
+)
+def test_a_user_who_cannot_be(
+    place: Place, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], typed: str, complaint: str
+) -> None:
+    type_in(monkeypatch, typed)
+    assert complaint in place.run("user", "add", *arguments, code=1)[1]
+    assert json.loads(place.run("user", "list", "--json")[0]) == []
+
+
+def test_a_token_is_printed_once_and_alone(place: Place) -> None:
+    out, err = place.run("token", "create", "ci", "--rights", "dialer:read", "--until", "2099-01-01")
+    assert re.fullmatch(r"dialer_ci\.[A-Za-z0-9_-]{43}\n", out)
+    assert err == ""
+    shown, _ = place.run("token", "list", "--json")
+    (listed,) = json.loads(shown)
+    assert (listed["name"], listed["rights"]) == ("ci", "dialer:read")
+    assert listed["until"] == "2099-01-01T00:00:00+00:00"
+    assert out.strip().rpartition(".")[2] not in shown
+
+    assert "revoke it" in place.run("token", "create", "ci", "--rights", "dialer:read", code=1)[1]
+    assert (
+        "--until" in place.run("token", "create", "x", "--rights", "dialer:read", "--until", "soon", code=1)[1]
+    )
+    place.run("token", "revoke", "ci")
+    assert "no token 'ci'" in place.run("token", "revoke", "ci", code=1)[1]
+    assert json.loads(place.run("token", "list", "--json")[0]) == []

@@ -1,4 +1,7 @@
-"""What the engine may rely on: one suite of behaviour, on the fake and on a real Asterisk."""
+"""What the engine may rely on: one suite of behaviour, on the simulator and on a real Asterisk.
+
+It keeps the client right and the simulator honest.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ from dialer_engine.ari import (
     ToDialplan,
 )
 from dialer_engine.errors import NotFound, Rejected, Replaced
+from dialer_engine.simulator import Simulator
 from tests.lab import number
 from tests.lab.fixtures import lab
 from tests.lab.lab import Lab
-from tests.ports.fake_ari import FakeAri, Pbx, client, new_id
+from tests.ports.ari_client import RestartablePbx, client, new_id
 
 __all__ = ["lab"]  # pytest finds the fixture by its name here
 
@@ -49,18 +53,29 @@ class LabPbx:
         self.lab.pbx.start()
 
 
-@pytest.fixture(params=["fake", pytest.param("lab", marks=pytest.mark.lab)])
-async def pbx(request: pytest.FixtureRequest) -> AsyncIterator[Pbx]:
-    if request.param == "fake":
-        async with FakeAri() as fake:
-            yield fake
+@dataclass
+class SimulatedPbx:
+    simulator: Simulator
+    username: str
+    password: str
+    url: str
+
+    async def restart(self) -> None:
+        self.simulator.restart()
+
+
+@pytest.fixture(params=["simulated", pytest.param("lab", marks=pytest.mark.lab)])
+async def pbx(request: pytest.FixtureRequest) -> AsyncIterator[RestartablePbx]:
+    if request.param == "simulated":
+        async with Simulator() as simulator:
+            yield SimulatedPbx(simulator, simulator.username, simulator.password, simulator.url)
         return
     real: Lab = request.getfixturevalue("lab")
     yield LabPbx(real, real.ari_user, real.ari_password, real.ari_url)
     await asyncio.to_thread(real.hang_up_everything)
 
 
-async def test_an_answered_call_is_told_to_its_end(pbx: Pbx) -> None:
+async def test_an_answered_call_is_told_to_its_end(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.call(number.answers(ring=0.2, talk=0.6))
         end = await c.owner.event(ChannelDestroyed, channel_id)
@@ -79,7 +94,7 @@ async def test_an_answered_call_is_told_to_its_end(pbx: Pbx) -> None:
 @pytest.mark.parametrize(
     ("code", "cause", "status"), [(486, 17, "BUSY"), (404, 1, "NOANSWER"), (503, 34, "CONGESTION")]
 )
-async def test_a_rejection_keeps_its_sip_code(pbx: Pbx, code: int, cause: int, status: str) -> None:
+async def test_a_rejection_keeps_its_sip_code(pbx: RestartablePbx, code: int, cause: int, status: str) -> None:
     async with client(pbx) as c:
         channel_id = await c.call(number.rejects(code))
         end = await c.owner.event(ChannelDestroyed, channel_id)
@@ -87,7 +102,7 @@ async def test_a_rejection_keeps_its_sip_code(pbx: Pbx, code: int, cause: int, s
         assert c.owner.all(Dial, channel_id)[-1].dialstatus == status
 
 
-async def test_a_ring_time_out_has_no_final_dial(pbx: Pbx) -> None:
+async def test_a_ring_time_out_has_no_final_dial(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.call(number.rings_out(), timeout_seconds=0.4)  # whole seconds: 1
         end = await c.owner.event(ChannelDestroyed, channel_id)
@@ -95,7 +110,7 @@ async def test_a_ring_time_out_has_no_final_dial(pbx: Pbx) -> None:
         assert [event.dialstatus for event in c.owner.all(Dial, channel_id)] == ["", "RINGING"]
 
 
-async def test_an_endpoint_without_a_contact_is_refused_before_any_invite(pbx: Pbx) -> None:
+async def test_an_endpoint_without_a_contact_is_refused_before_any_invite(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = new_id()
         with pytest.raises(Rejected) as refused:
@@ -105,14 +120,14 @@ async def test_an_endpoint_without_a_contact_is_refused_before_any_invite(pbx: P
         assert not c.owner.events
 
 
-async def test_a_nonsensical_originate_is_refused(pbx: Pbx) -> None:
+async def test_a_nonsensical_originate_is_refused(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         with pytest.raises(Rejected) as refused:
             await c.ari.originate(new_id(), endpoint="", caller_id="100", timeout_seconds=5)
         assert refused.value.code == 400
 
 
-async def test_an_id_that_is_taken_counts_as_made(pbx: Pbx) -> None:
+async def test_an_id_that_is_taken_counts_as_made(pbx: RestartablePbx) -> None:
     """The only way to a true 409 with ids of our own is that the call was made after all."""
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0))
@@ -120,7 +135,7 @@ async def test_an_id_that_is_taken_counts_as_made(pbx: Pbx) -> None:
         assert len(c.owner.all(StasisStart, channel_id)) == 1
 
 
-async def test_a_stale_409_is_a_refusal(pbx: Pbx) -> None:
+async def test_a_stale_409_is_a_refusal(pbx: RestartablePbx) -> None:
     one_connection_for_requests = Patience(connections=2)
     async with client(pbx, patience=one_connection_for_requests) as c:
         channel_id = await c.answered(number.stays(ring=0))
@@ -131,7 +146,7 @@ async def test_a_stale_409_is_a_refusal(pbx: Pbx) -> None:
         assert c.ari.counts.stale_conflicts == 1
 
 
-async def test_ids_must_be_of_one_width(pbx: Pbx) -> None:
+async def test_ids_must_be_of_one_width(pbx: RestartablePbx) -> None:
     """The reason for the rule: a shorter id is taken for a longer one's double, in whatever case."""
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0))
@@ -141,7 +156,7 @@ async def test_ids_must_be_of_one_width(pbx: Pbx) -> None:
             )
 
 
-async def test_variables_go_both_ways(pbx: Pbx) -> None:
+async def test_variables_go_both_ways(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0), variables={"ATTR_name": 'A "b" ž', "EMPTY": ""})
         await c.ari.set_variables(channel_id, {"ONE": "1", "TWO": "a,b&c=ü"})
@@ -153,7 +168,7 @@ async def test_variables_go_both_ways(pbx: Pbx) -> None:
         assert await c.ari.get_variable(new_id(), "ONE") is None
 
 
-async def test_a_playback_tells_its_end(pbx: Pbx) -> None:
+async def test_a_playback_tells_its_end(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0))
         await c.ari.play(channel_id, ["sound:beep", "sound:beep"], "play-1")
@@ -163,7 +178,7 @@ async def test_a_playback_tells_its_end(pbx: Pbx) -> None:
         assert await c.ari.is_playing("play-never-begun") is False
 
 
-async def test_a_playback_is_stopped_with_all_its_media(pbx: Pbx) -> None:
+async def test_a_playback_is_stopped_with_all_its_media(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0))
         await c.ari.play(channel_id, ["sound:hello-world"] * 30, "play-2")
@@ -173,14 +188,14 @@ async def test_a_playback_is_stopped_with_all_its_media(pbx: Pbx) -> None:
         assert finished.playback.id == "play-2"
 
 
-async def test_keys_are_heard(pbx: Pbx) -> None:
+async def test_keys_are_heard(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.answered(number.presses("59", after=0.5, ring=0))
         await c.owner.until(lambda: len(c.owner.all(ChannelDtmfReceived, channel_id)) == 2)
         assert [event.digit for event in c.owner.all(ChannelDtmfReceived, channel_id)] == ["5", "9"]
 
 
-async def test_a_call_is_hung_up_once(pbx: Pbx) -> None:
+async def test_a_call_is_hung_up_once(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.call(number.rings_out())
         assert await c.ari.hangup(channel_id) is True
@@ -188,7 +203,7 @@ async def test_a_call_is_hung_up_once(pbx: Pbx) -> None:
         assert await c.ari.hangup(channel_id) is False
 
 
-async def test_a_snapshot_says_where_a_channel_is(pbx: Pbx) -> None:
+async def test_a_snapshot_says_where_a_channel_is(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0))
         channel = await c.ari.channel(channel_id)
@@ -198,7 +213,7 @@ async def test_a_snapshot_says_where_a_channel_is(pbx: Pbx) -> None:
         assert channel_id in [other.id for other in await c.ari.channels()]
 
 
-async def test_a_call_goes_on_in_the_dialplan(pbx: Pbx) -> None:
+async def test_a_call_goes_on_in_the_dialplan(pbx: RestartablePbx) -> None:
     """And its end is still told: the originate's own subscription outlives the application."""
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0))
@@ -207,7 +222,7 @@ async def test_a_call_goes_on_in_the_dialplan(pbx: Pbx) -> None:
         assert (await c.owner.event(ChannelDestroyed, channel_id)).cause == 21
 
 
-async def test_orders_to_a_channel_that_is_gone_are_not_found(pbx: Pbx) -> None:
+async def test_orders_to_a_channel_that_is_gone_are_not_found(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         with pytest.raises(NotFound):
             await c.ari.play(new_id(), ["sound:beep"], "play-3")
@@ -219,7 +234,7 @@ async def test_orders_to_a_channel_that_is_gone_are_not_found(pbx: Pbx) -> None:
             await c.ari.dial(new_id(), timeout_seconds=5)
 
 
-async def test_orders_to_a_channel_outside_our_application_are_refused(pbx: Pbx) -> None:
+async def test_orders_to_a_channel_outside_our_application_are_refused(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.call(number.rings_out())
         with pytest.raises(Rejected) as refused:
@@ -228,7 +243,7 @@ async def test_orders_to_a_channel_outside_our_application_are_refused(pbx: Pbx)
 
 
 @pytest.mark.parametrize("to", [ToApp(), ToDialplan("dialer-answered", "dialer")])
-async def test_a_far_half_is_followed(pbx: Pbx, to: ToApp | ToDialplan) -> None:
+async def test_a_far_half_is_followed(pbx: RestartablePbx, to: ToApp | ToDialplan) -> None:
     """Local/: the near half hides what the carrier said, the far one has it, and the dialplan's own word."""
     async with client(pbx) as c:
         near, far = new_id(), new_id()
@@ -253,7 +268,7 @@ SOURCES = [(), ("endpoint:PJSIP/carrier",)]
 
 
 @pytest.mark.parametrize("sources", SOURCES)
-async def test_a_dialplan_originate_is_heard_to_its_end(pbx: Pbx, sources: tuple[str, ...]) -> None:
+async def test_a_dialplan_originate_is_heard_to_its_end(pbx: RestartablePbx, sources: tuple[str, ...]) -> None:
     async with client(pbx, sources=sources) as c:
         channel_id = await c.call(number.rejects(486, ring=0.2), to=ToDialplan("dialer-answered", c.app))
         end = await c.owner.event(ChannelDestroyed, channel_id)
@@ -261,7 +276,9 @@ async def test_a_dialplan_originate_is_heard_to_its_end(pbx: Pbx, sources: tuple
 
 
 @pytest.mark.parametrize("sources", SOURCES)
-async def test_an_answered_dialplan_originate_comes_to_us(pbx: Pbx, sources: tuple[str, ...]) -> None:
+async def test_an_answered_dialplan_originate_comes_to_us(
+    pbx: RestartablePbx, sources: tuple[str, ...]
+) -> None:
     """Every key once, though it is heard twice; and the end, though the application had let go of the
     channel."""
     async with client(pbx, sources=sources) as c:
@@ -274,14 +291,14 @@ async def test_an_answered_dialplan_originate_comes_to_us(pbx: Pbx, sources: tup
         assert [event.digit for event in c.owner.all(ChannelDtmfReceived, channel_id)] == ["5", "9"]
 
 
-async def test_an_unknown_source_is_named(pbx: Pbx) -> None:
+async def test_an_unknown_source_is_named(pbx: RestartablePbx) -> None:
     async with client(pbx, sources=("endpoint:PJSIP/carrier", "endpoint:PJSIP/nobody")) as c:
         state = c.owner.states[-1]
         assert isinstance(state, Connected)
         assert state.missing_sources == ("endpoint:PJSIP/nobody",)
 
 
-async def test_create_then_dial(pbx: Pbx) -> None:
+async def test_create_then_dial(pbx: RestartablePbx) -> None:
     """StasisStart comes at the creation, while the channel is down; the answer is a state."""
     async with client(pbx) as c:
         channel_id = new_id()
@@ -295,7 +312,7 @@ async def test_create_then_dial(pbx: Pbx) -> None:
         assert await c.ari.get_variable(channel_id, "ONE") == "1"
 
 
-async def test_a_twin_pushes_us_out(pbx: Pbx) -> None:
+async def test_a_twin_pushes_us_out(pbx: RestartablePbx) -> None:
     async with client(pbx) as old, client(pbx, app=old.app) as new:
         with pytest.raises(Replaced):
             await asyncio.wait_for(old.run, 5)
@@ -308,7 +325,7 @@ async def test_a_twin_pushes_us_out(pbx: Pbx) -> None:
         assert not new.run.done()
 
 
-async def test_calls_outlive_a_lost_socket(pbx: Pbx) -> None:
+async def test_calls_outlive_a_lost_socket(pbx: RestartablePbx) -> None:
     app = f"app-{uuid.uuid4().hex[:8]}"
     async with client(pbx, app=app) as before:
         channel_id = await before.answered(number.stays(ring=0))
@@ -320,7 +337,7 @@ async def test_calls_outlive_a_lost_socket(pbx: Pbx) -> None:
         await after.owner.event(ChannelDestroyed, channel_id)
 
 
-async def test_a_restarted_asterisk_is_told(pbx: Pbx) -> None:
+async def test_a_restarted_asterisk_is_told(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         channel_id = await c.answered(number.stays(ring=0))
         first = c.owner.states[-1]
@@ -334,7 +351,7 @@ async def test_a_restarted_asterisk_is_told(pbx: Pbx) -> None:
         await c.answered(number.answers(ring=0, talk=0.6))
 
 
-async def test_asterisk_says_who_it_is(pbx: Pbx) -> None:
+async def test_asterisk_says_who_it_is(pbx: RestartablePbx) -> None:
     async with client(pbx) as c:
         info = await c.ari.info()
         assert info.version and info.startup_time

@@ -9,7 +9,7 @@ import typer
 
 from dialer_engine import __version__, log
 from dialer_engine import config as configuration
-from dialer_engine.cli import call, campaigns, do_not_call, ivrs, lists, results, tokens, users
+from dialer_engine.cli import call, campaigns, do_not_call, ivrs, lists, results, simulate, tokens, users
 from dialer_engine.cli.session import ConfigFile, Visit, config_path, now, put_json, tell, visit
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(users.app, name="user")
 app.add_typer(tokens.app, name="token")
 app.command("call")(call.call)
 app.command("export")(results.export)
+app.command("simulate")(simulate.simulate)
 
 
 @app.callback(invoke_without_command=True)

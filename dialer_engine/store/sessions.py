@@ -45,6 +45,14 @@ class Session:
     seconds: int
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """May this log-in be tried?"""
+
+    wait_seconds: float  # 0: go on
+    known: bool  # this user has logged in from this address lately
+
+
 class Sessions:
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -99,9 +107,10 @@ class Guesses:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def try_one(self, user: str, address: str, *, now: float) -> float:
-        """0: go on, it counts as wrong until `right` or `give_back`. Else so many seconds are to be waited."""
-        return float(await self._run("try", user, address, now))
+    async def try_one(self, user: str, address: str, *, now: float) -> Admission:
+        """One that may be tried counts as wrong until `right` or `give_back`."""
+        wait_seconds, known = await self._run("try", user, address, now)
+        return Admission(float(wait_seconds), bool(known))
 
     async def right(self, user: str, address: str, *, now: float) -> None:
         """The password was right."""
@@ -111,8 +120,8 @@ class Guesses:
         """It could not be tried."""
         await self._run("back", user, address, now)
 
-    async def _run(self, verb: str, user: str, address: str, now: float) -> str:
+    async def _run(self, verb: str, user: str, address: str, now: float) -> tuple[str, int]:
         name = user if NAME.fullmatch(user) else "?"  # there is no such user, and no key so long
         limits = *PAIR, *ADDRESS, *USER
-        text: str = await self._link.run("guess", verb, now, KNOWN_SECONDS, name, address, *limits)
-        return text
+        wait_seconds, known = await self._link.run("guess", verb, now, KNOWN_SECONDS, name, address, *limits)
+        return wait_seconds, known

@@ -132,6 +132,15 @@ class TestUsers:
         assert sum(isinstance(answer, Unavailable) for answer in answers) == 5
         assert await store.accounts.check_password("eva", PASSWORD)
 
+    async def test_whom_we_know_does_not_wait_behind_strangers(self, store: Store) -> None:
+        await eva(store)
+        strangers = [
+            asyncio.create_task(store.accounts.check_password("eva", "guess")) for _ in range(WAITING_CHECKS)
+        ]
+        assert await store.accounts.check_password("eva", PASSWORD, known=True)
+        assert sum(one.done() for one in strangers) < WAITING_CHECKS / 2
+        assert await asyncio.gather(*strangers) == [None] * WAITING_CHECKS
+
     async def test_edits_at_the_same_time_do_not_undo_each_other(self, store: Store) -> None:
         """Both read before either writes: a new password must not bring back a user who is removed."""
         await eva(store)
@@ -300,9 +309,13 @@ class TestSessions:
         assert await store.sessions.refresh(token, idle_seconds=IDLE_SECONDS, now=NOW) is None
 
 
+async def waits(store: Store, user: str, address: str, at: float = NOW) -> float:
+    return (await store.guesses.try_one(user, address, now=at)).wait_seconds
+
+
 class TestGuesses:
     async def tried(self, store: Store, count: int, user: str, address: str, at: float = NOW) -> list[float]:
-        return [await store.guesses.try_one(user, address, now=at) for _ in range(count)]
+        return [await waits(store, user, address, at) for _ in range(count)]
 
     async def test_a_handful_is_free_and_then_they_come_slowly(self, store: Store) -> None:
         at_once, seconds = PAIR
@@ -313,59 +326,62 @@ class TestGuesses:
         assert await self.tried(store, at_once + 1, "eva", HOME, later) == [0] * at_once + [seconds]
 
     async def test_a_thousand_at_once_are_counted_too(self, store: Store) -> None:
-        tries = await asyncio.gather(*(store.guesses.try_one("eva", HOME, now=NOW) for _ in range(1000)))
+        tries = await asyncio.gather(*(waits(store, "eva", HOME) for _ in range(1000)))
         assert tries.count(0) == PAIR[0]
 
     async def test_right_passwords_cost_nothing(self, store: Store) -> None:
         for _ in range(3 * max(PAIR[0], ADDRESS[0], USER[0])):
-            assert await store.guesses.try_one("eva", HOME, now=NOW) == 0
+            assert await waits(store, "eva", HOME) == 0
             await store.guesses.right("eva", HOME, now=NOW)
 
     async def test_what_could_not_be_tried_costs_nothing(self, store: Store) -> None:
         for _ in range(3 * USER[0]):
-            assert await store.guesses.try_one("eva", HOME, now=NOW) == 0
+            assert await waits(store, "eva", HOME) == 0
             await store.guesses.give_back("eva", HOME, now=NOW)
 
     async def test_one_address_trying_many_users_is_slowed(self, store: Store) -> None:
         at_once, seconds = ADDRESS
-        waits = [await store.guesses.try_one(f"user{n}", HOME, now=NOW) for n in range(at_once + 3)]
-        assert waits == [0] * at_once + [seconds] * 3
-        assert await store.guesses.try_one("user1", ELSEWHERE, now=NOW) == 0
+        told = [await waits(store, f"user{n}", HOME) for n in range(at_once + 3)]
+        assert told == [0] * at_once + [seconds] * 3
+        assert await waits(store, "user1", ELSEWHERE) == 0
 
     async def test_logging_in_oneself_buys_no_guesses_at_others(self, store: Store) -> None:
         for n in range(ADDRESS[0]):
-            assert await store.guesses.try_one("mallory", HOME, now=NOW) == 0
+            assert await waits(store, "mallory", HOME) == 0
             await store.guesses.right("mallory", HOME, now=NOW)
-            assert await store.guesses.try_one(f"user{n}", HOME, now=NOW) == 0
-        assert await store.guesses.try_one("eva", HOME, now=NOW) > 0
+            assert await waits(store, f"user{n}", HOME) == 0
+        assert await waits(store, "eva", HOME) > 0
 
     async def test_many_addresses_trying_one_user_are_slowed(self, store: Store) -> None:
         at_once, seconds = USER
-        waits = [await store.guesses.try_one("eva", f"203.0.113.{n}", now=NOW) for n in range(at_once + 3)]
-        assert waits == [0] * at_once + [seconds] * 3
+        told = [await waits(store, "eva", f"203.0.113.{n}") for n in range(at_once + 3)]
+        assert told == [0] * at_once + [seconds] * 3
 
     async def test_strangers_do_not_shut_out_whom_we_know(self, store: Store) -> None:
         """Not from elsewhere, nor from behind the same address."""
-        await store.guesses.try_one("eva", HOME, now=NOW)
+        await waits(store, "eva", HOME)
         await store.guesses.right("eva", HOME, now=NOW)
         for n in range(2 * USER[0]):
-            await store.guesses.try_one("eva", f"203.0.113.{n}", now=NOW + 60)
-            await store.guesses.try_one(f"user{n}", HOME, now=NOW + 60)
-        assert await store.guesses.try_one("eva", ELSEWHERE, now=NOW + 60) > 0
-        assert await store.guesses.try_one("adam", HOME, now=NOW + 60) > 0
-        assert await store.guesses.try_one("eva", HOME, now=NOW + 60) == 0
+            await waits(store, "eva", f"203.0.113.{n}", NOW + 60)
+            await waits(store, f"user{n}", HOME, NOW + 60)
+        assert await waits(store, "eva", ELSEWHERE, NOW + 60) > 0
+        assert await waits(store, "adam", HOME, NOW + 60) > 0
+        assert await waits(store, "eva", HOME, NOW + 60) == 0
 
     async def test_an_address_is_known_for_a_month(self, store: Store, raw: Raw) -> None:
+        assert not (await store.guesses.try_one("eva", HOME, now=NOW)).known
         await store.guesses.right("eva", HOME, now=NOW)
+        assert (await store.guesses.try_one("eva", HOME, now=NOW + KNOWN_SECONDS)).known
+        assert not (await store.guesses.try_one("eva", HOME, now=NOW + KNOWN_SECONDS + 1)).known
         assert 0 < await raw("TTL", "{dialer}:known:eva") <= KNOWN_SECONDS
         later = NOW + KNOWN_SECONDS + 1
         for n in range(USER[0]):
-            await store.guesses.try_one("eva", f"203.0.113.{n}", now=later)
-        assert await store.guesses.try_one("eva", HOME, now=later) > 0
+            await waits(store, "eva", f"203.0.113.{n}", later)
+        assert await waits(store, "eva", HOME, later) > 0
 
     async def test_redis_forgets_guesses_by_itself(self, store: Store, raw: Raw) -> None:
         for name in ("eva", "x" * 5000, "\n", "a b"):
-            await store.guesses.try_one(name, HOME, now=NOW)
+            await waits(store, name, HOME)
         keys = await raw("KEYS", "{dialer}:guesses:*")
         assert len(keys) == 5  # eva and her pair, "?" and its pair, the address
         assert max(map(len, keys)) < 60
@@ -380,7 +396,7 @@ async def test_all_of_it_survives_a_kill_of_redis(redis_server: RealRedis) -> No
     key = await store.sessions.signing_key(now=NOW)
     session = await store.sessions.open(user, frozenset((READ,)), idle_seconds=IDLE_SECONDS, now=NOW)
     for _ in range(PAIR[0]):
-        await store.guesses.try_one("eva", HOME, now=NOW)
+        await waits(store, "eva", HOME)
     redis_server.kill()
     redis_server.start()
     await store.close()
@@ -389,7 +405,7 @@ async def test_all_of_it_survives_a_kill_of_redis(redis_server: RealRedis) -> No
     assert await store.accounts.find_token(token, now=NOW)
     assert await store.sessions.signing_key(now=NOW) == key
     assert await store.sessions.refresh(session.refresh_token, idle_seconds=IDLE_SECONDS, now=NOW)
-    assert await store.guesses.try_one("eva", HOME, now=NOW) > 0
+    assert await waits(store, "eva", HOME) > 0
     await store.close()
 
 

@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -31,6 +32,7 @@ from dialer_engine import __version__, api, log, metrics
 from dialer_engine import config as configuration
 from dialer_engine.ari import Ari, AriConfig, AriEvent, AriState
 from dialer_engine.config import Config
+from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.core.model import AttemptId
 from dialer_engine.engine import Engine, EngineSettings
 from dialer_engine.errors import ConfigError, DialerError, Problem, Replaced, Unavailable
@@ -39,6 +41,7 @@ from dialer_engine.store import Store
 ALIVE_SECONDS = 10.0
 """Without a pass for so long the daemon calls itself dead. A pass is due every half second."""
 AUDIT_SECONDS = 60
+PULSE_SECONDS = 1.0
 
 _log = log.get("daemon")
 
@@ -62,6 +65,8 @@ class Options:
     """Drain until the last call has ended, however long."""
     volatile: bool = False
     """Allow a Redis inside the process, which forgets everything."""
+    api_only: bool = False
+    """Serve the API and dial nothing: engines elsewhere obey the same Redis."""
 
 
 def run(config: Config, options: Options) -> Exit:
@@ -80,11 +85,14 @@ async def _run(config: Config, options: Options) -> None:
     listener = api.listen(config.api.bind)
     store = await _open_store(config, options)
     counted = metrics.Metrics(__version__)
-    engine, ari = _compose(config, store, counted)
-    counted.watch_live(lambda: engine.live)
-    # When a root task fails, both ports are closed before the attempts' tasks are cancelled: nothing can be hung up
-    # or settled by an engine that is falling down, and the next start (or the twin) finds everything as it was.
     try:
+        if options.api_only:
+            await _ApiAlone(config, options, store, counted).live(listener)
+            return
+        engine, ari = _compose(config, store, counted)
+        counted.watch_live(lambda: engine.live)
+        # When a root task fails, both ports are closed before the attempts' tasks are cancelled: nothing can be hung
+        # up or settled by an engine that is falling down, and the next start (or the twin) finds all as it was.
         async with ari:
             await _Daemon(config, options, store, engine, counted).live(ari, listener)
     finally:
@@ -172,7 +180,7 @@ class _Daemon:
                 services = [
                     group.create_task(_eternal(name, service), name=name)
                     for name, service in (
-                        ("api", api.serve(api.application(__version__, self._probes()), listener)),
+                        ("api", self._serve(listener)),
                         ("ari", ari.run()),
                         ("wake-ups", self._store.listen(lambda _: self._engine.wake())),
                         ("watchdog", self._feed_watchdog()),
@@ -187,14 +195,10 @@ class _Daemon:
             housekeeping.shutdown(wait=False)
             self._systemd.tell("STOPPING=1")
 
-    def _probes(self) -> api.Probes:
-        token = self._config.api.metrics_token
-        return api.Probes(
-            alive=self._why_dead,
-            ready=self._engine.why_not_ready,
-            metrics=lambda: (self._metrics.render(), metrics.CONTENT_TYPE),
-            metrics_token=token.get_secret_value() if token else None,
-        )
+    async def _serve(self, listener: socket.socket) -> None:
+        probes = _probes(self._config, self._metrics, self._why_dead, self._engine.why_not_ready)
+        app = await asyncio.to_thread(_application, probes, self._store, lambda: self._config)
+        await api.serve(app, listener)
 
     def _why_dead(self) -> str | None:
         silence = asyncio.get_running_loop().time() - self._engine.last_pass_at
@@ -212,19 +216,11 @@ class _Daemon:
     def _reload(self) -> None:
         if self._stops:
             return
-        self._systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            fresh = configuration.load(self._options.path)
-        except ConfigError as exc:
-            _log.error("reload refused", problems=[str(problem) for problem in exc.problems])
-        else:
-            needs_restart = configuration.reload(self._config, fresh)
-            if needs_restart:
-                _log.warning("restart needed", settings=needs_restart)
-            self._config = fresh
-            self._engine.take(_engine_settings(fresh))
-            _log.info("reloaded")
-        self._systemd.tell("READY=1")
+        with self._systemd.reloading():
+            fresh = _reloaded(self._config, self._options)
+            if fresh is not None:
+                self._config = fresh
+                self._engine.take(_engine_settings(fresh))
 
     async def _feed_watchdog(self) -> None:
         """Only while the engine makes passes: a daemon that answers HTTP but does not dial is restarted."""
@@ -261,12 +257,104 @@ class _Daemon:
             _log.info("dropped old generations", generations=dropped)
 
 
+class _ApiAlone:
+    """One life of a process that serves the API and has no engine."""
+
+    def __init__(self, config: Config, options: Options, store: Store, counted: metrics.Metrics) -> None:
+        self._config = config
+        self._options = options
+        self._store = store
+        self._metrics = counted
+        self._systemd = Systemd()
+        self._stopped = asyncio.Event()
+        self._trouble: str | None = "Redis has not been asked yet"
+
+    async def live(self, listener: socket.socket) -> None:
+        """Until a signal, or until a root task fails (ExceptionGroup)."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        probes = _probes(self._config, self._metrics, lambda: None, lambda: self._trouble)
+        app = _application(probes, self._store, lambda: self._config)
+        try:
+            async with asyncio.TaskGroup() as group:
+                services = [
+                    group.create_task(_eternal("api", api.serve(app, listener)), name="api"),
+                    group.create_task(self._feel_pulse(), name="pulse"),
+                ]
+                self._systemd.tell("READY=1")
+                _log.info("started", version=__version__, name=self._config.daemon.name, api_only=True)
+                await self._stopped.wait()
+                for service in services:
+                    service.cancel()
+        finally:
+            self._systemd.tell("STOPPING=1")
+
+    async def _feel_pulse(self) -> None:
+        """Does Redis answer? A loop that turns is alive whatever it says."""
+        while True:
+            try:
+                await self._store.clock_offset_seconds(time.time)
+            except Unavailable as exc:
+                self._trouble = str(exc)
+            else:
+                self._trouble = None
+            self._systemd.tell("WATCHDOG=1")
+            await asyncio.sleep(PULSE_SECONDS)
+
+    def _reload(self) -> None:
+        with self._systemd.reloading():
+            self._config = _reloaded(self._config, self._options) or self._config
+
+
+def _probes(config: Config, counted: metrics.Metrics, alive: api.Reason, ready: api.Reason) -> api.Probes:
+    token = config.api.metrics_token
+    return api.Probes(
+        alive=alive,
+        ready=ready,
+        metrics=lambda: (counted.render(), metrics.CONTENT_TYPE),
+        metrics_token=token.get_secret_value() if token else None,
+    )
+
+
+def _application(probes: api.Probes, store: Store, config: Callable[[], Config]) -> api.Application:
+    def numbers() -> NumberPolicy:
+        return config().numbers.policy()
+
+    settings = config()
+    return api.application(
+        __version__, probes, store=store, numbers=numbers, tokens=settings.api, oidc=settings.oidc
+    )
+
+
+def _reloaded(config: Config, options: Options) -> Config | None:
+    """The configuration as it stands in the file now; None: it cannot be used, and the log says why."""
+    try:
+        fresh = configuration.load(options.path, needs_pbx=not options.api_only)
+    except ConfigError as exc:
+        _log.error("reload refused", problems=[str(problem) for problem in exc.problems])
+        return None
+    needs_restart = configuration.reload(config, fresh)
+    if needs_restart:
+        _log.warning("restart needed", settings=needs_restart)
+    _log.info("reloaded")
+    return fresh
+
+
 class Systemd:
     """The notify socket of a unit with Type=notify (sd_notify(3)); without one, nothing happens."""
 
     def __init__(self) -> None:
         self._address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
         self.watchdog_seconds = int(os.environ.get("WATCHDOG_USEC") or 30_000_000) / 1e6
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Between its two messages about a reload."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        yield
+        self.tell("READY=1")
 
     def tell(self, *lines: str) -> None:
         """Send e.g. `READY=1`. A systemd that does not listen is no reason to stop."""

@@ -49,6 +49,10 @@ class Conflict(DialerError):
         self.allowed = tuple(allowed)
 
 
+class Stale(Conflict):
+    """Somebody else has changed it meanwhile: look again before you change it."""
+
+
 class Replaced(DialerError):
     """Another daemon with our name has taken over the Stasis application; this one must exit."""
 

@@ -10,9 +10,15 @@ import hmac
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+
+from dialer_engine.api import problems, requests
+from dialer_engine.api.document import answers
+from dialer_engine.api.requests import JSON
+from dialer_engine.api.shapes import Health
 
 Reason = Callable[[], str | None]
 """None: it is so; else the sentence why it is not."""
@@ -31,27 +37,53 @@ class Probes:
 
 def router(probes: Probes) -> APIRouter:
     """/healthz, /readyz and /metrics."""
-    routes = APIRouter(tags=["operation"])
+    routes = requests.router("operation")
 
-    @routes.get("/healthz", summary="Does the loop turn?")
-    async def healthz() -> JSONResponse:
+    @routes.get(
+        "/healthz",
+        summary="Does the loop turn?",
+        response_model=Health,
+        responses=_verdicts("no pass for 12 s"),
+    )
+    async def show_health() -> Response:
+        """A daemon whose Redis is away is alive: a restart would mend nothing."""
         return _verdict(probes.alive())
 
-    @routes.get("/readyz", summary="Can it dial, as far as Redis, the PBX and the operator are concerned?")
-    async def readyz() -> JSONResponse:
+    @routes.get(
+        "/readyz", summary="Can it dial?", response_model=Health, responses=_verdicts("Redis: it is full")
+    )
+    async def show_readiness() -> Response:
+        """As far as Redis, the PBX and the operator are concerned."""
         return _verdict(probes.ready())
 
-    @routes.get("/metrics", summary="Prometheus; for loopback, others need the token", response_class=Response)
-    async def metrics(request: Request) -> Response:
+    @routes.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        response_class=PlainTextResponse,
+        responses={
+            200: {"content": {"text/plain": {"example": "dialer_live_calls 50.0\n"}}},
+            403: {"description": "It is for loopback, others need the token of the configuration."},
+        },
+    )
+    async def show_metrics(request: Request) -> Response:
+        """For clients on this host; for others with `api.metrics_token` as the bearer token."""
         if not (_is_loopback(request) or _has_token(request, probes.metrics_token)):
-            return PlainTextResponse("for loopback, or with the token of api.metrics_token\n", status_code=403)
+            return problems.response(403, "for loopback, or with the token of api.metrics_token")
         text, content_type = await asyncio.to_thread(probes.metrics)
         return Response(text, headers={"content-type": content_type})
 
     return routes
 
 
-def _verdict(reason: str | None) -> JSONResponse:
+def _verdicts(reason: str) -> dict[int | str, dict[str, Any]]:
+    no = {"status": "unavailable", "reason": reason}
+    return {
+        **answers({"status": "ok"}),
+        503: {"description": "No; `reason` says why not.", "model": Health, "content": {JSON: {"example": no}}},
+    }
+
+
+def _verdict(reason: str | None) -> Response:
     if reason is None:
         return JSONResponse({"status": "ok"})
     return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)

@@ -5,21 +5,62 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
-from dialer_engine.api import health
+from dialer_engine.api import (
+    campaigns,
+    do_not_call,
+    document,
+    health,
+    ivrs,
+    operation,
+    problems,
+)
+from dialer_engine.api.issuer import Issuer
+from dialer_engine.config import ApiSettings, OidcSettings
+from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.errors import Unavailable
+from dialer_engine.store import Store
+
+Application = FastAPI
 
 _CLOSING_SECONDS = 2
 
 
-def application(version: str, probes: health.Probes) -> FastAPI:
-    """Everything that is served over HTTP."""
-    app = FastAPI(title="dialer_engine", version=version, redoc_url=None)
+def application(
+    version: str,
+    probes: health.Probes,
+    *,
+    store: Store,
+    numbers: Callable[[], NumberPolicy],
+    tokens: ApiSettings | None = None,
+    oidc: OidcSettings | None = None,
+) -> FastAPI:
+    """Everything that is served over HTTP. `numbers` is asked each time, for a reload may change the policy.
+
+    tokens: how long those of POST /token are good. oidc: an outside issuer to trust. None: the defaults.
+    """
+    app = FastAPI(
+        title="dialer_engine",
+        version=version,
+        openapi_url=None,  # document.install serves it
+        redirect_slashes=False,
+        generate_unique_id_function=document.operation_id,
+    )
+    app.state.store = store
+    app.state.numbers = numbers
+    app.state.issuer = Issuer(oidc) if oidc and oidc.issuer else None
+    problems.install(app)
+    for room in (campaigns, ivrs, do_not_call, operation):
+        app.include_router(room.routes)
     app.include_router(health.router(probes))
+    document.install(app)
+    for _ in iter_route_contexts(app.routes):  # FastAPI would make them at the first request
+        pass
     return app
 
 
@@ -30,9 +71,12 @@ def listen(bind: str) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address[:2], family=family, backlog=128)
+        listener = socket.create_server(address[:2], family=family, backlog=128)
     except OSError as exc:
         raise Unavailable("api", f"cannot listen on {bind}: {exc.strerror or exc}") from exc
+    # Inherited by what it accepts. An answer is two writes, the second of which would wait 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 async def serve(app: FastAPI, listener: socket.socket) -> None:

@@ -43,18 +43,22 @@ def run(
     console: Annotated[bool, typer.Option("--console", help="Log for a person, not as JSON.")] = False,
     wait_all: Annotated[bool, typer.Option("--wait-all", help="A stop waits for the last call.")] = False,
     volatile: Annotated[bool, typer.Option("--volatile", help='Allow redis.url = "embedded".')] = False,
+    api_only: Annotated[
+        bool, typer.Option("--api-only", help="Serve the API and dial nothing; no PBX is needed.")
+    ] = False,
 ) -> None:
     """Be the daemon, until SIGTERM or Ctrl-C."""
     from dialer_engine import daemon  # the other commands start in half the time without it
 
     path = config_path(config)
-    settings = configuration.load(path)
+    settings = configuration.load(path, needs_pbx=not api_only)
     end_log = log.setup(
         level=settings.log.level,
         show_numbers=settings.log.show_numbers,
         console=console and sys.stderr.isatty(),
     )
-    code = daemon.run(settings, daemon.Options(path, wait_all=wait_all, volatile=volatile))
+    options = daemon.Options(path, wait_all=wait_all, volatile=volatile, api_only=api_only)
+    code = daemon.run(settings, options)
     end_log()
     raise typer.Exit(code)
 

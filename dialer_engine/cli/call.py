@@ -15,11 +15,10 @@ from typing import Annotated
 
 import typer
 
-from dialer_engine.cli.rows import contact_row
 from dialer_engine.cli.session import ConfigFile, Visit, now, put_json, tell, visit
 from dialer_engine.core.model import CampaignId, Command, ListId, Status
 from dialer_engine.errors import Conflict, NotFound
-from dialer_engine.store.contract import parse_campaign
+from dialer_engine.store.contract import contact_row, parse_campaign
 
 LOOK_SECONDS = 0.5
 CLEARING_SECONDS = 10.0
@@ -39,7 +38,7 @@ def call(
     definition = _definition(number, ivr=ivr, caller_id=caller_id, trunk=trunk)
 
     async def work(at: Visit) -> Mapping[str, object] | None:
-        row = contact_row(number, attributes, at.config.numbers.policy())
+        row = contact_row({"number": number, "attributes": attributes}, at.config.numbers.policy())
         async with _campaign(at, definition, row) as campaign:
             return await _result(at, campaign, time.monotonic() + timeout)
 

@@ -66,7 +66,7 @@ def delete(ivr: Id, config: ConfigFile = None) -> None:
     """Delete an IVR that no campaign names."""
 
     async def work(at: Visit) -> None:
-        await at.store.ivrs.delete(IvrId(ivr))
+        await at.store.ivrs.delete(IvrId(ivr), by=at.by, now=now())
 
     visit(config, work)
     tell(f"IVR {ivr} deleted")

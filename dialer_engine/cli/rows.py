@@ -14,9 +14,9 @@ import typer
 from rich import progress
 from rich.console import Console
 
-from dialer_engine.core.compliance import NumberPolicy, normalise
+from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.errors import Invalid, Problem
-from dialer_engine.store.contract import parse_contact
+from dialer_engine.store.contract import contact_row
 
 BATCH = 1000
 _TOLD = 10
@@ -81,23 +81,6 @@ def _numbered(file: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
         begins = rows.line_num + 2
 
 
-def contact_row(number: str, attributes: Mapping[str, str], policy: NumberPolicy) -> tuple[str, str]:
-    """(identity, row as stored). Raises Invalid with every reason why this is no contact."""
-    problems: list[Problem] = []
-    identity = row = ""
-    try:
-        identity = normalise(number, policy).identity
-    except Invalid as exc:
-        problems += exc.problems
-    try:
-        row = parse_contact({"number": number, "attributes": dict(attributes)}).text()
-    except Invalid as exc:
-        problems += (problem for problem in exc.problems if problem.place != "number" or not problems)
-    if problems:
-        raise Invalid(problems)
-    return identity, row
-
-
 async def batches(
     lines: Iterator[Line], policy: NumberPolicy, refused: Refused, *, strict: bool, source: str
 ) -> AsyncIterator[Sequence[tuple[str, str]]]:
@@ -105,7 +88,7 @@ async def batches(
     batch: list[tuple[str, str]] = []
     for line, number, attributes in lines:
         try:
-            batch.append(contact_row(number, attributes, policy))
+            batch.append(contact_row({"number": number, "attributes": attributes}, policy))
         except Invalid as exc:
             problem = Problem(f"{source}:{line}", str(exc))
             if strict:

@@ -7,8 +7,11 @@ import contextlib
 from collections.abc import Callable
 from typing import NoReturn
 
+import orjson
+
 from dialer_engine.errors import ConfigError, Problem, Unavailable
 from dialer_engine.store.accounts import Accounts
+from dialer_engine.store.answers import Answers
 from dialer_engine.store.calls import Calls
 from dialer_engine.store.campaigns import Campaigns
 from dialer_engine.store.dnc import DoNotCallLists
@@ -17,11 +20,11 @@ from dialer_engine.store.link import Link, connect
 from dialer_engine.store.lists import Lists
 from dialer_engine.store.reading import Reading
 from dialer_engine.store.results import Audit, Results
+from dialer_engine.store.sessions import Guesses, Sessions
 
 __all__ = ["Store"]
 
 CONTRACT_VERSION = "1"  # of docs/redis.md
-from dialer_engine.store.sessions import Guesses, Sessions
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -39,14 +42,15 @@ class Store:
         self.do_not_call = DoNotCallLists(link)
         self.results = Results(link)
         self.audit = Audit(link)
+        self.answers = Answers(link)
         self.accounts = Accounts(link)
+        self.sessions = Sessions(link)
+        self.guesses = Guesses(link)
 
     @classmethod
     async def open(
         cls, url: str, *, prefix: str = "dialer", timeout_seconds: float = 5.0, default_timezone: str = "UTC"
     ) -> Store:
-        self.sessions = Sessions(link)
-        self.guesses = Guesses(link)
         """Connect, and compare the contract version. Raises Unavailable and ConfigError."""
         store = cls(Link(connect(url, timeout_seconds), prefix), default_timezone)
         try:
@@ -65,6 +69,17 @@ class Store:
 
     async def resume(self, *, by: str, now: float) -> None:
         await self._link.run("stop", by, now, 0)
+
+    async def stopped(self) -> dict[str, object] | None:
+        """Who has stopped everything and when, as far as is known; None: nothing is stopped."""
+        text = await self._link.do("GET", self._link.key("stop"))
+        if text is None:
+            return None
+        try:
+            found = orjson.loads(text)
+        except orjson.JSONDecodeError:  # another program's own words
+            return {}
+        return found if isinstance(found, dict) else {}
 
     async def wake(self, what: str = "") -> None:
         """Ask every daemon to look sooner."""

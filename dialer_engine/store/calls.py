@@ -146,6 +146,11 @@ class Calls:
         ids = await self._link.do("SMEMBERS", self._link.campaign_key(campaign, "live"))
         return await self._records(sorted(ids))
 
+    async def live_page(self, campaign: CampaignId, offset: int, count: int) -> tuple[int, list[AttemptRecord]]:
+        """How many live attempts a campaign has, and some of them."""
+        ids = sorted(await self._link.do("SMEMBERS", self._link.campaign_key(campaign, "live")))
+        return len(ids), await self._records(ids[offset : offset + count])
+
     async def read(self, attempt_id: AttemptId) -> AttemptRecord | None:
         return next(iter(await self._records([attempt_id])), None)
 

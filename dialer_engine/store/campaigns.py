@@ -17,7 +17,7 @@ from dialer_engine.core.model import (
     ListId,
     TrunkName,
 )
-from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Rejected
+from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Rejected, Stale
 from dialer_engine.store.contract import (
     DEFINITION_BYTES,
     CampaignDefinition,
@@ -65,7 +65,7 @@ class Campaigns:
 
         A definition naming a missing list or IVR has `definition=None` and the reason in `problems`.
         """
-        stopped, commands, trunk_live, lists, ivrs, found = await self._link.run("snapshot", now, *trunks)
+        stopped, commands, trunk_live, lists, ivrs, found = await self._link.run("snapshot", now, "", *trunks)
         there = frozenset(numbers(lists)), frozenset(ivrs)
         views = {CampaignId(int(fields[0])): self._view(fields, *there) for fields in found}
         self._known = {campaign: self._known[campaign] for campaign in views}  # forget what was deleted
@@ -76,26 +76,38 @@ class Campaigns:
             commands=commands,
         )
 
+    async def view(self, campaign: CampaignId, *, now: float) -> CampaignView:
+        """One campaign as it stands. Raises NotFound."""
+        *_, lists, ivrs, found = await self._link.run("snapshot", now, campaign)
+        if not found:
+            raise _no_campaign(campaign)
+        return self._view(found[0], frozenset(numbers(lists)), frozenset(ivrs))
+
+    async def reserve(self) -> CampaignId:
+        """An id nobody has, for `save`."""
+        while True:
+            campaign = CampaignId(await self._link.do("INCR", self._link.key("next:campaign")))
+            if not await self._link.do("SISMEMBER", self._link.key("campaigns"), campaign):
+                return campaign  # another program may have written one without asking the counter
+
     async def save(
         self,
         definition: CampaignDefinition,
         *,
         campaign: CampaignId | None = None,
+        reserved: CampaignId | None = None,
         expected: str | None = None,
         by: str,
         now: float,
     ) -> CampaignId:
         """Store a definition (a new campaign when `campaign` is None) and keep it as a version.
 
-        expected: the text the caller has seen; another one there raises Conflict. A missing list or IVR raises
+        reserved: the new campaign's id, from `reserve`; once it is there, asking again changes nothing.
+        expected: the text the caller has seen; another one there raises Stale. A missing list or IVR raises
         Invalid, an unknown campaign NotFound. An INVALID campaign returns to the state before.
         """
-        lists, ivrs = await self._link.many(
-            [("SMEMBERS", self._link.key("lists")), ("SMEMBERS", self._link.key("ivrs"))]
-        )
-        if problems := missing(definition, frozenset(numbers(lists)), ivrs):
-            raise Invalid(problems)
-        number = campaign or CampaignId(await self._link.do("INCR", self._link.key("next:campaign")))
+        await self.check(definition)
+        number = campaign or reserved or await self.reserve()
         text = definition.text()
         version = orjson.dumps({"at": now, "by": by, "definition": orjson.Fragment(text)}).decode()
         seen = () if expected is None else (expected,)
@@ -103,8 +115,16 @@ class Campaigns:
         if answer == "MISSING":
             raise _no_campaign(number)
         if answer == "CHANGED":
-            raise Conflict(f"campaign {number} has been edited meanwhile")
+            raise _edited(number)
         return number
+
+    async def check(self, definition: CampaignDefinition) -> None:
+        """Raises Invalid naming the lists and the IVR that are missing."""
+        lists, ivrs = await self._link.many(
+            [("SMEMBERS", self._link.key("lists")), ("SMEMBERS", self._link.key("ivrs"))]
+        )
+        if problems := missing(definition, frozenset(numbers(lists)), ivrs):
+            raise Invalid(problems)
 
     async def read(self, campaign: CampaignId) -> str:
         """The definition as stored. Raises NotFound."""
@@ -115,14 +135,27 @@ class Campaigns:
 
     async def versions(self, campaign: CampaignId) -> list[dict[str, object]]:
         """[{at, by, definition}], oldest first; `at` in seconds since 1970."""
-        texts = await self._link.do("LRANGE", self._link.campaign_key(campaign, "versions"), 0, -1)
-        return [orjson.loads(text) for text in texts]
+        _, versions = await self.versions_page(campaign, 0, 0)
+        return versions
 
-    async def delete(self, campaign: CampaignId, *, by: str, now: float) -> None:
-        """Raises Conflict while it is RUNNING or PAUSED or has live calls, NotFound."""
-        answer, why = await self._link.run("delete", campaign, by, now)
+    async def versions_page(
+        self, campaign: CampaignId, offset: int, count: int
+    ) -> tuple[int, list[dict[str, object]]]:
+        """How many versions there are, and some of them (count 0: all from there on)."""
+        key = self._link.campaign_key(campaign, "versions")
+        total, texts = await self._link.many(
+            [("LLEN", key), ("LRANGE", key, offset, offset + count - 1 if count else -1)]
+        )
+        return total, [orjson.loads(text) for text in texts]
+
+    async def delete(self, campaign: CampaignId, *, expected: str | None = None, by: str, now: float) -> None:
+        """Raises Conflict while it is RUNNING or PAUSED or has live calls, NotFound, and Stale as `save` does."""
+        seen = () if expected is None else (expected,)
+        answer, why = await self._link.run("delete", campaign, by, now, *seen)
         if answer == "MISSING":
             raise _no_campaign(campaign)
+        if answer == "CHANGED":
+            raise _edited(campaign)
         if answer == "CONFLICT":
             raise Conflict(why, allowed=(Command.REMOVE,))
 
@@ -285,11 +318,27 @@ class Campaigns:
             due_now=due_now,
             next_due_at=float(next_due) if next_due else None,
             live=live,
+            document=read.definition,
+            started_at=_instant(state.get("started_at")),
+            changed_at=_instant(state.get("changed_at")),
+            changed_by=state.get("changed_by", ""),
         )
 
 
 def _no_campaign(campaign: CampaignId) -> NotFound:
     return NotFound(f"there is no campaign {campaign}")
+
+
+def _edited(campaign: CampaignId) -> Stale:
+    return Stale(f"campaign {campaign} has been edited meanwhile")
+
+
+def _instant(text: str | None) -> float | None:
+    """What another program wrote there that is no instant is none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def numbers(members: Iterable[str]) -> Iterator[int]:

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import (
     ActivePeriod,
     Campaign,
@@ -61,9 +62,16 @@ _CALLER_ID = re.compile(
 )
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
+    """JSON from outside: camelCase, no conversions, nothing unknown. A field's docstring is its manual."""
+
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, validate_by_name=False
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -105,12 +113,20 @@ StatusName = Annotated[Status, Field(strict=False)]
 Seconds = Annotated[float, Field(ge=0, le=MONTH_SECONDS, allow_inf_nan=False)]
 
 
-class PeriodDefinition(_Document):
+class PeriodDefinition(Document):
+    """When new calls may start, by the local wall clock. A start after the end spans midnight and belongs to the day
+    on which it starts; start = end is the whole day."""
+
     start_time: Clock
+    """Runs from this time, HH:MM or HH:MM:SS."""
     end_time: Clock
+    """Runs to this time, which is outside; 24:00 is the end of the day. Live calls go on."""
     week_days: Annotated[
-        list[Annotated[int, Field(ge=1, le=7)]], Field(max_length=7), AfterValidator(_without_repeats)
+        list[Annotated[int, Field(ge=1, le=7)]],
+        Field(max_length=7, json_schema_extra={"uniqueItems": True}),
+        AfterValidator(_without_repeats),
     ]
+    """1 = Monday to 7 = Sunday."""
 
     @model_validator(mode="after")
     def _starts_within_the_day(self) -> PeriodDefinition:
@@ -119,12 +135,19 @@ class PeriodDefinition(_Document):
         return self
 
 
-class RuleDefinition(_Document):
+class RuleDefinition(Document):
+    """When to call again after this outcome. One rule for each pair of status and extStatus."""
+
     status: StatusName
+    """Call status to which the rule applies."""
     retry_after: Seconds
+    """Seconds after the end of the call."""
     max_attempts: Annotated[int, Field(ge=0, le=1000)]
+    """Re-dials of a contact by this rule; the first call is not counted."""
     ext_status: Word | None = None
+    """Only for this extended status; such a rule goes before one without."""
     retry_mode: Annotated[RetryMode, Field(strict=False)] = RetryMode.FIXED
+    """fixed: always retryAfter; multiplied: retryAfter x (re-dials by this rule + 1)."""
 
     def noun(self) -> RescheduleRule:
         return RescheduleRule(
@@ -132,16 +155,27 @@ class RuleDefinition(_Document):
         )
 
 
-class EndpointDefinition(_Document):
+class EndpointDefinition(Document):
+    """Who takes the answered calls, and what sets the pace."""
+
     type: Annotated[EndpointType, Field(strict=False)] = EndpointType.PHONE
+    """phone: as many calls as channels and trunk allow; queue: by the free agents of a queue."""
     boost_factor: Annotated[float, Field(gt=0, le=100)] = 1
+    """Multiplies the number of available agents."""
     max_waiting_calls: Annotated[int, Field(ge=0, le=10_000)] = 2
+    """While so many callers wait in the queue, nothing new is dialed."""
     queue: Word | None = None
+    """Name of the observed queue; needed by type queue."""
     pacing: Literal["boost", "predictive"] = "boost"
+    """boost: agents x boostFactor; predictive: looks ahead, keeping maxAbandonRate."""
     max_abandon_rate: Annotated[float, Field(gt=0, le=1)] = 0.03
+    """Largest share of answered calls that may find no agent in time (predictive)."""
     abandon_window: Literal["day", "30d"] = "day"
+    """Over which time maxAbandonRate is kept: the local day, or 30 days."""
     abandon_after: Annotated[float, Field(ge=0, le=60)] = 2
+    """Seconds after the IVR in which an agent has to be connected, else the call counts as abandoned."""
     max_lines_per_agent: Annotated[float, Field(ge=1, le=100)] = 10
+    """Most calls under way for one available agent (predictive)."""
 
     @model_validator(mode="after")
     def _a_queue_has_a_name(self) -> EndpointDefinition:
@@ -171,30 +205,47 @@ def _one_rule_each(rules: list[RuleDefinition]) -> list[RuleDefinition]:
     return rules
 
 
-class CampaignDefinition(_Document):
-    """A campaign's JSON that has passed every check that needs nothing but itself."""
+class CampaignDefinition(Document):
+    """What to dial, when, how fast, and what then: a campaign as its user defines it."""
 
     name: Name
+    """Name for the campaign, in lists and statistics."""
     caller_id: CallerId
+    """Number of the caller, or Name <number>."""
     active_period: PeriodDefinition
     call_lists: Annotated[
-        list[Annotated[int, Field(ge=1)]], Field(max_length=1000), AfterValidator(_without_repeats)
+        list[Annotated[int, Field(ge=1)]],
+        Field(max_length=1000, json_schema_extra={"uniqueItems": True}),
+        AfterValidator(_without_repeats),
     ]
+    """Ids of call lists, read in this order. Empty only with whenDone wait."""
     reschedule_rules: Annotated[
         list[RuleDefinition], Field(max_length=100), AfterValidator(_one_rule_each)
     ] = []
+    """When to call again; no rule: a contact is called once."""
     ivr: Word
+    """Id of the IVR that an answered call enters."""
     endpoint: EndpointDefinition = EndpointDefinition()
     timezone: TimeZone | None = None
+    """IANA zone of activePeriod, such as Europe/Prague; absent: the one of the configuration."""
     trunk: Word | None = None
+    """Trunk of the configuration; absent: its default trunk."""
     priority: Annotated[int, Field(ge=1, le=100)] = 10
+    """Share of trunks and agents that several campaigns want; more is more."""
     max_channels: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Most live calls at once."""
     calls_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Most new calls a second; absent: as the trunk allows."""
     dial_timeout: Annotated[int, Field(ge=15, le=300)] = 30
+    """Seconds a call may ring."""
     max_call_duration: Annotated[int, Field(ge=10, le=DAY_SECONDS)] = 3600
+    """Seconds after which a call in the IVR is ended."""
     max_total_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Most calls to a contact in a run, over all rules; absent: as the rules say."""
     when_done: Annotated[WhenDone, Field(strict=False)] = WhenDone.COMPLETE
+    """complete: COMPLETED when all is dialed; wait: stays RUNNING and takes what is added."""
     webhook: Annotated[str, _text(r"https?://[^\s]{1,2000}")] | None = None
+    """URL to which results are sent."""
 
     @model_validator(mode="after")
     def _reads_something(self) -> CampaignDefinition:
@@ -241,18 +292,23 @@ class CampaignDefinition(_Document):
         return self.model_dump(mode="json", by_alias=True)
 
 
-class DialplanPlace(_Document):
+class DialplanPlace(Document):
+    """A place in the PBX's own dialplan that takes the call over."""
+
     context: Word
     extension: Annotated[str, _text(r"[A-Za-z0-9_.*#+-]{1,80}")]
 
 
-class IvrDefinition(_Document):
-    """The envelope of an IVR. Whether its blocks make a sound flow is for core.flow to say."""
+class IvrDefinition(Document):
+    """An IVR: a flow of named blocks (`start` and `blocks`), or a place in the PBX's dialplan."""
 
+    # Whether the blocks make a sound flow is for core.flow to say.
     name: Name
     description: Annotated[str, StringConstraints(max_length=2000)] = ""
     start: str | None = None
+    """Name of the block a call begins with."""
     blocks: dict[str, dict[str, Any]] | None = None
+    """The flow: blocks by their names, each with its type and where it goes next."""
     dialplan: DialplanPlace | None = None
 
     @model_validator(mode="after")
@@ -267,7 +323,7 @@ class IvrDefinition(_Document):
         return self.model_dump_json(by_alias=True, exclude_unset=True)
 
 
-class QueuedCommand(_Document):
+class QueuedCommand(Document):
     campaign: Annotated[int, Field(ge=1)]
     command: Annotated[Command, Field(strict=False)]
     by: Annotated[str, StringConstraints(max_length=200)] = "redis"
@@ -301,14 +357,28 @@ def _attribute_value(value: object) -> object:
 
 
 AttributeName = Annotated[str, _text(r"[A-Za-z0-9_]{1,40}")]
-AttributeValue = Annotated[bool | int | float | str, BeforeValidator(_attribute_value)]
+AttributeValue = Annotated[
+    bool | int | float | Annotated[str, StringConstraints(max_length=1000)], BeforeValidator(_attribute_value)
+]
 
 
-class Row(_Document):
-    """A contact as a row of a list gives it. The number is text: a JSON number would lose leading zeros."""
+class Attribute(Document):
+    name: AttributeName
+    value: AttributeValue
+
+
+class Row(Document):
+    """A contact: whom to call, and what is known of him."""
 
     number: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    attributes: Annotated[dict[AttributeName, AttributeValue], BeforeValidator(_as_object)] = {}
+    """Telephone number as text: a JSON number would lose leading zeros."""
+    attributes: Annotated[
+        dict[AttributeName, AttributeValue],
+        BeforeValidator(
+            _as_object, json_schema_input_type=list[Attribute] | dict[AttributeName, AttributeValue]
+        ),
+    ] = {}
+    """By name; an object, or a list of {"name", "value"}. IVRs and the dialplan can read them."""
 
     def text(self) -> str:
         """As it is stored: the bare number when there are no attributes. Raises Invalid above 4 kB."""
@@ -329,6 +399,12 @@ _CAMPAIGN = TypeAdapter(CampaignDefinition)
 _IVR = TypeAdapter(IvrDefinition)
 _COMMAND = TypeAdapter(QueuedCommand)
 T = TypeVar("T")
+D = TypeVar("D", bound=Document)
+
+
+def parse(shape: type[D], document: object) -> D:
+    """Any of these shapes. Raises Invalid with every problem."""
+    return _checked(TypeAdapter(shape), document)
 
 
 def parse_campaign(document: object) -> CampaignDefinition:
@@ -342,6 +418,24 @@ def parse_ivr(document: object) -> IvrDefinition:
 def parse_contact(document: object) -> Row:
     """The public {"number", "attributes"}."""
     return _checked(_ROW, document)
+
+
+def contact_row(document: object, policy: NumberPolicy) -> tuple[str, str]:
+    """(identity of the number, row as stored) of a public contact. Raises Invalid with every reason against it."""
+    problems: list[Problem] = []
+    identity = row = ""
+    number = document.get("number") if isinstance(document, Mapping) else None
+    try:
+        identity = normalise(number, policy).identity if isinstance(number, str) else ""
+    except Invalid as exc:
+        problems += exc.problems
+    try:
+        row = parse_contact(document).text()
+    except Invalid as exc:
+        problems += (problem for problem in exc.problems if problem.place != "number" or not problems)
+    if problems:
+        raise Invalid(problems)
+    return identity, row
 
 
 def parse_row(text: str) -> Row | None:
@@ -385,16 +479,21 @@ def _checked(shape: TypeAdapter[T], document: object) -> T:
         return shape.validate_python(document)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        problems = [_problem(one["loc"], one["msg"]) for one in found[:TOLD_PROBLEMS]]
-        if len(found) > TOLD_PROBLEMS:
-            problems.append(Problem("", f"and {len(found) - TOLD_PROBLEMS} more mistakes"))
-        raise Invalid(problems) from error
+        raise Invalid(told([(one["loc"], one["msg"]) for one in found])) from error
+
+
+def told(mistakes: Sequence[tuple[Sequence[int | str], str]]) -> list[Problem]:
+    """pydantic's findings, (place, message) each, as ours; the first hundred, for they may be a stranger's million."""
+    problems = [_problem(place, message) for place, message in mistakes[:TOLD_PROBLEMS]]
+    if len(mistakes) > TOLD_PROBLEMS:
+        problems.append(Problem("", f"and {len(mistakes) - TOLD_PROBLEMS} more mistakes"))
+    return problems
 
 
 def _problem(place: Sequence[int | str], reason: str) -> Problem:
     where = ".".join(map(str, place))
-    told = where if len(where) <= TOLD_PLACE else f"{where[:TOLD_PLACE]}..."
-    return Problem(told, reason.removeprefix("Value error, "))
+    shown = where if len(where) <= TOLD_PLACE else f"{where[:TOLD_PLACE]}..."
+    return Problem(shown, reason.removeprefix("Value error, "))
 
 
 def _seconds_of(clock: str) -> int:

@@ -1,6 +1,8 @@
--- delete: a campaign with all it left. ARGV campaign by now; returns {"OK", ""} | {"MISSING", ""} | {"CONFLICT", why}
-local id, by, now = unpack(ARGV)
+-- delete: a campaign with all it left. ARGV campaign by now [expected definition]
+-- Returns {"OK", ""} | {"MISSING", ""} | {"CHANGED", ""} | {"CONFLICT", why}
+local id, by, now, expected = unpack(ARGV)
 if call('SISMEMBER', base .. ':campaigns', id) == 0 then return {'MISSING', ''} end
+if expected and call('GET', campaign_key(id, 'definition')) ~= expected then return {'CHANGED', ''} end
 local now_is = state_of(id)
 local active = now_is.state == 'INVALID' and now_is.was or now_is.state
 if active == 'RUNNING' or active == 'PAUSED' then return {'CONFLICT', 'the campaign is ' .. now_is.state} end

@@ -7,7 +7,7 @@ import secrets
 import string
 
 from dialer_engine.core.model import IvrId
-from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Rejected
+from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Rejected, Stale
 from dialer_engine.store.campaigns import Campaigns
 from dialer_engine.store.contract import IvrDefinition, from_json
 from dialer_engine.store.link import Link
@@ -24,20 +24,29 @@ class Ivrs:
         self._link = link
         self._campaigns = campaigns
 
-    async def save(self, definition: IvrDefinition, *, ivr: IvrId | None = None, by: str, now: float) -> IvrId:
-        """A new id of ten letters and digits when `ivr` is None; an unknown one raises NotFound."""
-        identity = await self._place(ivr)
-        stamp = {"updated_at": str(now), "updated_by": by}
-        if ivr is None:
-            stamp |= {"created_at": str(now), "created_by": by}
-        fields = [part for pair in stamp.items() for part in pair]
-        await self._link.many(
-            [
-                ("HSET", self._link.key(f"ivr:{identity}"), "document", definition.text(), *fields),
-                ("SADD", self._link.key("ivrs"), identity),
-                ("PUBLISH", self._link.key("wake"), f"ivr {identity}"),
-            ]
-        )
+    async def reserve(self) -> IvrId:
+        """An id of ten letters and digits, for `save`."""
+        return IvrId("".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH)))
+
+    async def save(
+        self,
+        definition: IvrDefinition,
+        *,
+        ivr: IvrId | None = None,
+        reserved: IvrId | None = None,
+        expected: str | None = None,
+        by: str,
+        now: float,
+    ) -> IvrId:
+        """Store a new IVR when `ivr` is None; an unknown one raises NotFound.
+
+        reserved: the new IVR's id, from `reserve`; once it is there, asking again changes nothing.
+        expected: the text the caller has seen; another one there raises Stale.
+        """
+        identity = ivr or reserved or await self.reserve()
+        seen = () if expected is None else (expected,)
+        answer = await self._link.run("save_ivr", identity, definition.text(), int(ivr is None), by, now, *seen)
+        _done(answer, identity)
         return identity
 
     async def load(self, ivr: IvrId) -> Ivr:
@@ -46,7 +55,7 @@ class Ivrs:
             raise Invalid([Problem("", f"the document is longer than {DOCUMENT_BYTES} bytes")])
         fields = await self._link.do("HGETALL", self._link.key(f"ivr:{ivr}"))
         if not fields:
-            raise NotFound(f"there is no IVR {ivr!r}")
+            raise _no_ivr(ivr)
         return _ivr(ivr, fields)
 
     async def all(self) -> list[Ivr]:
@@ -55,20 +64,25 @@ class Ivrs:
         found = await asyncio.gather(*(self.load(IvrId(one)) for one in ids), return_exceptions=True)
         return [_sound(one) for one in found if not isinstance(one, NotFound | Invalid | Rejected)]
 
-    async def delete(self, ivr: IvrId) -> None:
-        """Raises NotFound, and Conflict naming the campaigns whose definition names it."""
-        await self._place(ivr)
+    async def delete(self, ivr: IvrId, *, expected: str | None = None, by: str, now: float) -> None:
+        """Raises NotFound, Conflict naming the campaigns whose definition names it, and Stale as `save` does."""
+        if not await self._link.do("SISMEMBER", self._link.key("ivrs"), ivr):
+            raise _no_ivr(ivr)
         if users := await self._campaigns.naming(ivr=ivr):
             raise Conflict(f"IVR {ivr} is used by campaigns {', '.join(map(str, users))}")
-        await self._link.many([("SREM", self._link.key("ivrs"), ivr), ("UNLINK", self._link.key(f"ivr:{ivr}"))])
+        seen = () if expected is None else (expected,)
+        _done(await self._link.run("delete_ivr", ivr, by, now, *seen), ivr)
 
-    async def _place(self, ivr: IvrId | None) -> IvrId:
-        """The id given, if there is such an IVR, or a new one."""
-        if ivr is None:
-            return IvrId("".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH)))
-        if not await self._link.do("SISMEMBER", self._link.key("ivrs"), ivr):
-            raise NotFound(f"there is no IVR {ivr!r}")
-        return ivr
+
+def _done(answer: str, ivr: IvrId) -> None:
+    if answer == "MISSING":
+        raise _no_ivr(ivr)
+    if answer == "CHANGED":
+        raise Stale(f"IVR {ivr} has been edited meanwhile")
+
+
+def _no_ivr(ivr: IvrId) -> NotFound:
+    return NotFound(f"there is no IVR {ivr!r}")
 
 
 def _sound(found: Ivr | BaseException) -> Ivr:
@@ -83,4 +97,4 @@ def _ivr(ivr: IvrId, fields: dict[str, str]) -> Ivr:
     document = from_json(text)
     if not isinstance(document, dict):
         raise Invalid([Problem("", f"IVR {ivr!r} is no JSON object")])
-    return Ivr(ivr, document, fields)
+    return Ivr(ivr, document, fields, text)

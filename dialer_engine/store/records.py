@@ -19,6 +19,7 @@ from dialer_engine.core.model import (
     TrunkName,
 )
 from dialer_engine.errors import Problem
+from dialer_engine.store.contract import CampaignDefinition
 
 
 class ClaimKind(StrEnum):
@@ -201,6 +202,10 @@ class CampaignView:
     due_now: int  # of them, due by `now`
     next_due_at: float | None
     live: int  # of every daemon and run
+    document: CampaignDefinition | None = None  # the definition as JSON says it; None: it says nothing sound
+    started_at: float | None = None  # the current run
+    changed_at: float | None = None  # the state, by a command
+    changed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +232,11 @@ class ListInfo:
     rows: int  # struck-out ones included: the cursor runs over them
     struck: int
 
+    @property
+    def mark(self) -> str:
+        """Another one after every change of the list."""
+        return f"{self.generation}.{self.rows}.{self.struck}.{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -240,11 +250,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Ivr:
-    """A stored IVR: `document` is what the user sent, the rest is who and when (JSON texts, ISO instants)."""
+    """A stored IVR: `document` is what the user sent, `text` the same as it is stored.
+
+    `meta` is the rest: created_at, created_by, updated_at, updated_by (instants as epoch seconds), routing (JSON).
+    """
 
     id: str
     document: Mapping[str, object]
     meta: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from dialer_engine.store.records import AuditEntry, ResultPage
 
 AT_ONCE = 500  # entries of a stream; decoding them takes some milliseconds
 LOOKED_AT = 10 * AT_ONCE  # at most, per page
+MINUTE_SECONDS = 60.0
+RATED = 100  # results that say how fast a campaign is
 
 
 class Results:
@@ -59,6 +61,13 @@ class Results:
         counts = await self._link.do("HGETALL", self._link.campaign_key(campaign, f"stats:{run}"))
         return {name: int(n) for name, n in counts.items()}
 
+    async def per_minute(self, campaign: CampaignId, *, now: float) -> float:
+        """Results of the last minute; of a faster campaign, as many as the last hundred would make in one."""
+        since = int((now - MINUTE_SECONDS) * 1000)
+        count, oldest = await self._link.run("rate", campaign, since, RATED)
+        seconds = MINUTE_SECONDS if count < RATED else max(0.001, now - int(oldest) / 1000)
+        return round(float(count * MINUTE_SECONDS / seconds), 1)
+
 
 class Audit:
     """Who did what; the last 10,000 or so."""
@@ -73,7 +82,32 @@ class Audit:
         """Oldest first, after a cursor."""
         start = f"({after}" if after else "-"
         found = await self._link.do("XRANGE", self._link.key("audit"), start, "+", "COUNT", count)
-        return [AuditEntry(cursor, float(one.pop("at")), **one) for cursor, one in found]
+        return [_audited(cursor, one) for cursor, one in found]
+
+    async def page(self, offset: int, count: int) -> tuple[int, list[AuditEntry]]:
+        """How many there are, and some of them, the latest first."""
+        key, end, left = self._link.key("audit"), "+", offset + count
+        total, entries = int(await self._link.do("XLEN", key)), list[AuditEntry]()
+        while left > 0:
+            found = await self._link.do("XREVRANGE", key, end, "-", "COUNT", min(left, AT_ONCE))
+            if offset < len(found):
+                entries += [_audited(cursor, one) for cursor, one in found[offset:]]
+            offset = max(0, offset - len(found))
+            left -= len(found)
+            if len(found) < AT_ONCE:
+                break
+            end = f"({found[-1][0]}"
+        return total, entries
+
+
+def _audited(cursor: str, fields: Mapping[str, str]) -> AuditEntry:
+    """What another program has left out is empty."""
+    by, action, subject, detail = (fields.get(name, "") for name in ("by", "action", "subject", "detail"))
+    try:
+        at = float(fields.get("at", ""))
+    except ValueError:
+        at = int(cursor.partition("-")[0]) / 1000
+    return AuditEntry(cursor, at, by, action, subject, detail)
 
 
 def _item(fields: Mapping[str, str]) -> dict[str, object]:

@@ -3,7 +3,9 @@
 local id, definition, version, new, by, now, expected = unpack(ARGV)
 local key = campaign_key(id, 'definition')
 local old = call('GET', key)
-if new == '0' and call('SISMEMBER', base .. ':campaigns', id) == 0 then return 'MISSING' end
+local there = call('SISMEMBER', base .. ':campaigns', id) == 1
+if new == '0' and not there then return 'MISSING' end
+if new == '1' and there then return 'OK' end  -- created before, and perhaps edited since
 if old ~= definition then
   if expected and old ~= expected then return 'CHANGED' end
   call('RPUSH', campaign_key(id, 'versions'), version)

@@ -1,8 +1,8 @@
--- snapshot: everything a pass looks at. ARGV now trunk ...
+-- snapshot: everything a pass looks at. ARGV now campaign(that one alone)|"" trunk ...
 -- Returns {stopped, commands, {trunk live ...}, {list ...}, {ivr ...},
 --          {campaign, definition, {state field, value ...}, {run field, value ...}, fresh, due, dueNow, nextDueAt|"", live} ...}
 -- What another program left under these keys that is of another type counts as empty: it harms itself alone.
-local now, trunks, campaigns = ARGV[1], {}, {}
+local now, only, trunks, campaigns = ARGV[1], ARGV[2], {}, {}
 local LONGEST_DEFINITION = 65536
 
 local function read(empty, ...)
@@ -10,7 +10,7 @@ local function read(empty, ...)
   return type(reply) == 'table' and reply.err and empty or reply
 end
 
-for i = 2, #ARGV do table.insert(trunks, call('SCARD', base .. ':trunk:' .. ARGV[i] .. ':live')) end
+for i = 3, #ARGV do table.insert(trunks, call('SCARD', base .. ':trunk:' .. ARGV[i] .. ':live')) end
 local function campaign(id)
   local due = campaign_key(id, 'due')
   local waiting = call('ZCARD', due)
@@ -22,7 +22,12 @@ local function campaign(id)
     waiting > 0 and call('ZCOUNT', due, '-inf', now) or 0, next_due, call('SCARD', campaign_key(id, 'live'))}
 end
 
-for _, id in ipairs(call('SMEMBERS', base .. ':campaigns')) do
+local function asked_for()
+  if only == '' then return call('SMEMBERS', base .. ':campaigns') end
+  return call('SISMEMBER', base .. ':campaigns', only) == 1 and {only} or {}
+end
+
+for _, id in ipairs(asked_for()) do
   if #id < 16 and string.match(id, '^[1-9]%d*$') then table.insert(campaigns, campaign(id)) end
 end
 return {call('EXISTS', base .. ':stop'), call('LLEN', base .. ':commands'), trunks,

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import redis.asyncio
 
 from dialer_engine.store import Store
+from tests.ports.api_client import House, served
 from tests.ports.store_desk import Desk, RealRedis, fake_redis, real_redis
 
 
@@ -48,6 +50,25 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 def desk(store: Store) -> Desk:
     return Desk(store)
+
+
+@pytest.fixture(scope="module", params=["fake", "real"])
+def house_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "fake":
+        with fake_redis() as url:
+            yield url
+    else:
+        server: RealRedis = request.getfixturevalue("shared_redis")
+        yield server.url
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(house_url: str) -> AsyncIterator[House]:
+    """The application served on a store, once for a module whose tests share a loop (it takes its time to end)."""
+    store = await Store.open(house_url)
+    async with served(store) as client:
+        yield House(store, client, house_url)
+    await store.close()
 
 
 @pytest.fixture

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 
 from dialer_engine import api
 from dialer_engine.errors import Unavailable
+from tests.ports.api_client import Client, served, without_redis
 
 TOKEN = "let me in"
 
@@ -27,30 +25,23 @@ def probes(*, alive: str | None = None, ready: str | None = None, token: str | N
 
 
 @asynccontextmanager
-async def served(asked: api.Probes) -> AsyncIterator[aiohttp.ClientSession]:
-    listener = api.listen("127.0.0.1:0")
-    port = listener.getsockname()[1]
-    serving = asyncio.create_task(api.serve(api.application("1", asked), listener))
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-        yield session
-    serving.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
+async def asking(asked: api.Probes) -> AsyncIterator[Client]:
+    """None of these needs a Redis, and none may wait for one."""
+    async with without_redis() as store, served(store, probes=asked) as client:
+        yield client
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 async def test_all_is_well(path: str) -> None:
-    async with served(probes()) as session, session.get(path) as reply:
-        assert (reply.status, await reply.json()) == (200, {"status": "ok"})
+    async with asking(probes()) as client:
+        assert await client.get(path) == {"status": "ok"}
 
 
 async def test_alive_and_ready_are_two_things() -> None:
-    async with served(probes(ready="Redis: it is full")) as session:
-        async with session.get("/healthz") as reply:
-            assert reply.status == 200
-        async with session.get("/readyz") as reply:
-            assert reply.status == 503
-            assert (await reply.json())["reason"] == "Redis: it is full"
+    async with asking(probes(ready="Redis: it is full")) as client:
+        assert (await client.ask("GET", "/healthz")).status == 200
+        not_ready = await client.ask("GET", "/readyz")
+        assert (not_ready.status, not_ready.json["reason"]) == (503, "Redis: it is full")
 
 
 @pytest.mark.parametrize(
@@ -66,15 +57,11 @@ async def test_alive_and_ready_are_two_things() -> None:
 async def test_metrics_are_for_loopback_or_the_token(
     headers: dict[str, str], token: str | None, status: int
 ) -> None:
-    async with served(probes(token=token)) as session, session.get("/metrics", headers=headers) as reply:
-        assert reply.status == status
+    async with asking(probes(token=token)) as client:
+        answer = await client.ask("GET", "/metrics", headers=headers)
+        assert answer.status == status
         if status == 200:
-            assert await reply.text() == "dialer 1\n"
-
-
-async def test_the_description_names_what_is_served() -> None:
-    async with served(probes()) as session, session.get("/openapi.json") as reply:
-        assert {"/healthz", "/readyz", "/metrics"} <= (await reply.json())["paths"].keys()
+            assert answer.text == "dialer 1\n"
 
 
 @pytest.mark.parametrize("bind", [lambda port: f"127.0.0.1:{port}", lambda port: f"localhost:{port}"])

@@ -201,6 +201,7 @@ async def test_deleting(desk: Desk, raw: Any) -> None:
         await desk.store.campaigns.delete(campaign, by="test", now=NOW)
     await desk.store.calls.settle(request.attempt_id, result={"status": "RS_LOST"}, next=Closed(), now=NOW)
     await desk.store.campaigns.delete(campaign, by="test", now=NOW)
+    await desk.store.tidy()
     assert await raw("KEYS", "{dialer}:campaign:*") == []
     with pytest.raises(NotFound):
         await desk.store.campaigns.delete(campaign, by="test", now=NOW)
@@ -235,13 +236,16 @@ async def test_who_did_what_is_kept(desk: Desk) -> None:
     await desk.command(campaign, C.START)
     await desk.store.audit.write(by="eva", action="login", subject="api", now=NOW)
     entries = await desk.store.audit.read()
-    told = [(one.by, one.action, one.subject, one.detail) for one in entries]
+    (ivr,) = (one.id for one in await desk.store.ivrs.all())
+    told = [(one.by, one.action, one.subject.replace(ivr, "..."), one.detail) for one in entries]
     assert told == [
+        ("test", "create", "ivr ...", ""),
         ("test", "create", f"campaign {campaign}", ""),
         ("test", "start", f"campaign {campaign}", "RUNNING"),
         ("eva", "login", "api", ""),
     ]
     assert await desk.store.audit.read(after=entries[1].cursor) == entries[2:]
+    assert await desk.store.audit.page(1, 2) == (4, entries[2:0:-1])
 
 
 async def test_ivrs_are_stored_as_given(desk: Desk) -> None:
@@ -256,11 +260,11 @@ async def test_ivrs_are_stored_as_given(desk: Desk) -> None:
         await desk.store.ivrs.save(parse_ivr(FLOW), ivr="none", by="eva", now=NOW)  # type: ignore[arg-type]
     campaign = await desk.new_campaign(await desk.new_list("601"))
     with pytest.raises(Conflict, match=f"campaigns {campaign}"):
-        await desk.store.ivrs.delete(ivr)
+        await desk.store.ivrs.delete(ivr, by="eva", now=NOW)
     with pytest.raises(Conflict, match=f"campaigns {campaign}"):
         await desk.store.lists.delete(ListId(1))
     await desk.store.campaigns.delete(campaign, by="test", now=NOW)
-    await desk.store.ivrs.delete(ivr)
+    await desk.store.ivrs.delete(ivr, by="eva", now=NOW)
     assert await desk.store.ivrs.all() == []
 
 
@@ -279,5 +283,10 @@ async def test_results_by_cursor_and_filter(desk: Desk) -> None:
     assert [one["number"] for one in busy.items] == ["601", "603", "605"]
     assert (await results.read(campaign, count=6)).next is None
     assert (await results.read(campaign, since=4e9)).items == ()
-    assert await results.trim(campaign, before=0) == 0
-    assert await results.trim(campaign, before=4e9) == 6
+    assert (await results.read(campaign, since=-1, count=1)).items == first.items[:1]
+    (fourth,) = await results.entries(campaign, after=(await results.read(campaign, count=3)).next, count=1)
+    assert await results.lease("host", 60)
+    assert await results.trim(campaign, through=fourth[0], owner="host") == 4
+    assert (await results.read(campaign)).items == rest.items
+    archived = await results.archived(campaign)
+    assert (archived.by, archived.through) == ({"host": 4}, fourth[0])

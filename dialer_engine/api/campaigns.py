@@ -1,0 +1,548 @@
+"""Campaigns: define, control, and see how they stand and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Body, Path, Query, Response
+from pydantic import AwareDatetime, Field
+
+from dialer_engine.api import pages, shapes
+from dialer_engine.api.document import answers
+from dialer_engine.api.requests import (
+    AtStore,
+    IfMatch,
+    Numbers,
+    Once,
+    OnceOnly,
+    PageSize,
+    Paging,
+    answered,
+    etag,
+    iso,
+    now,
+    router,
+    seen,
+)
+from dialer_engine.api.rights import Manager, Principal, Reader
+from dialer_engine.core.compliance import NumberPolicy, normalise
+from dialer_engine.core.model import CampaignId, CampaignState, Command, Status
+from dialer_engine.errors import Invalid
+from dialer_engine.store import Store
+from dialer_engine.store.contract import CampaignDefinition, Document, Name
+from dialer_engine.store.records import AttemptRecord, CampaignView
+
+routes = router("campaigns")
+
+Id = Annotated[CampaignId, Path(ge=1, lt=10**15, description="The campaign's number.")]
+
+DEFINITION: dict[str, Any] = {  # the seed's own
+    "name": "campaign",
+    "callerId": "123456789",
+    "activePeriod": {"startTime": "09:00", "endTime": "17:00", "weekDays": [1, 2, 3, 4, 5, 6, 7]},
+    "callLists": [1],
+    "rescheduleRules": [{"status": "RS_ERROR", "retryAfter": 15, "maxAttempts": 1}],
+    "ivr": "TUxw53xCBf",
+    "endpoint": {"type": "queue", "boostFactor": 1.1, "maxWaitingCalls": 2, "queue": "green"},
+}
+CREATED = {"id": 1, "message": "Campaign successfully created"}
+_STANDING = {
+    "id": 1,
+    "state": "RUNNING",
+    "activity": "DIALING",
+    "run": 1,
+    "reason": None,
+    "startedAt": "2026-11-24T09:00:00.000+00:00",
+    "changedAt": "2026-11-24T09:00:00.000+00:00",
+    "changedBy": "user:eva",
+}
+_CAMPAIGN = {**DEFINITION, **_STANDING}
+_PLAN = {
+    "at": "2026-11-24T09:00:00.500+00:00",
+    "originate": 0,
+    "limit": "MAX_CHANNELS",
+    "inputs": {"due": 812, "live": 50, "maxChannels": 50},
+    "nextAt": None,
+    "text": "No call may start: 50 of 50 channels are in use.",
+}
+_RESULT = {
+    "number": "123456789",
+    "status": "TERMINATED",
+    "extStatus": "CONFIRMED",
+    "attempt": "a0123456789abcdef0123",
+    "run": 1,
+    "callList": 1,
+    "attributes": {"name": "Eva"},
+    "values": {"answer": "1"},
+    "path": ["hello", "ask", "yes", "bye"],
+    "cause": 16,
+    "sipCode": None,
+    "agent": None,
+    "recording": None,
+    "originatedAt": "2026-11-24T09:00:01.000+00:00",
+    "ringingAt": "2026-11-24T09:00:02.100+00:00",
+    "answeredAt": "2026-11-24T09:00:06.900+00:00",
+    "leftIvrAt": None,
+    "connectedAt": None,
+    "endedAt": "2026-11-24T09:00:20.000+00:00",
+    "redialAt": None,
+}
+_ETAG = "For If-Match of an edit: of the definition, whatever the state."
+
+
+class Edit(CampaignDefinition):
+    """The whole definition anew. What GET adds to it is read-only: it may be sent back and is not looked at."""
+
+    id: Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})] = None
+    state: Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})] = None
+    activity: Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})] = None
+    run: Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})] = None
+    reason: Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})] = None
+    started_at: Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})] = None
+    changed_at: Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})] = None
+    changed_by: Annotated[Any, Field(exclude=True, json_schema_extra={"readOnly": True})] = None
+
+
+class Control(Document):
+    """A command to a campaign."""
+
+    command: Annotated[Command, Field(strict=False)]
+    """start: a new run, every list from its beginning. pause: no new calls, live ones go on. unpause: go on where it
+    was. reload: take new numbers of its lists without losing the place. remove: end the run."""
+
+
+class Clone(Document):
+    """What the copy is to have otherwise."""
+
+    name: Name | None = None
+    """Absent: the same."""
+
+
+# --- definitions ---
+
+
+@routes.post(
+    "/dialer/campaigns",
+    summary="Create a campaign",
+    response_model=shapes.Saved,
+    responses=answers(CREATED, ETag=_ETAG),
+)
+async def create_campaign(
+    definition: Annotated[CampaignDefinition, Body(openapi_examples={"seed": {"value": DEFINITION}})],
+    by: Manager,
+    store: AtStore,
+    once: OnceOnly,
+) -> Response:
+    """It is NEW and dials nothing until it is started."""
+    return await _create(store, definition, by, once)
+
+
+@routes.get(
+    "/dialer/campaigns",
+    summary="All campaigns",
+    response_model=shapes.PageOf[shapes.Campaign | shapes.SpoiltCampaign],
+    responses=answers(pages.example(_CAMPAIGN)),
+)
+async def list_campaigns(
+    _: Reader,
+    store: AtStore,
+    page: Paging,
+    state: Annotated[CampaignState | None, Query(description="Only those in this state.")] = None,
+) -> Response:
+    """By their numbers, each with its definition and how it stands."""
+    found = (await store.campaigns.load(now=now())).campaigns.values()
+    views = [view for view in found if state in (None, view.state)]
+    asked = views[page.offset : page.offset + page.size]
+    plans = await asyncio.gather(*(_last_plan(store, view) for view in asked))
+    return await pages.answer(page, len(views), zip(asked, plans, strict=True), lambda one: _shown(*one))
+
+
+@routes.get(
+    "/dialer/campaigns/{campaign}",
+    summary="One campaign",
+    response_model=shapes.Campaign | shapes.SpoiltCampaign,
+    responses=answers(_CAMPAIGN, ETag=_ETAG),
+)
+async def show_campaign(campaign: Id, _: Reader, store: AtStore) -> Response:
+    """Its definition, every default filled in, and how it stands."""
+    view = await store.campaigns.view(campaign, now=now())
+    return answered(_shown(view, await _last_plan(store, view)), tag=etag(view.text))
+
+
+@routes.put(
+    "/dialer/campaigns/{campaign}",
+    summary="Edit a campaign",
+    response_model=shapes.Saved,
+    responses=answers({"id": 1, "message": "Campaign successfully edited"}, ETag=_ETAG),
+)
+async def edit_campaign(
+    campaign: Id,
+    definition: Annotated[Edit, Body(openapi_examples={"seed": {"value": DEFINITION}})],
+    by: Manager,
+    store: AtStore,
+    if_match: IfMatch = None,
+) -> Response:
+    """Pace, period, rules and endpoint take effect at once; new call lists by `reload` or the next run.
+
+    A campaign that was INVALID returns to the state before.
+    """
+    expected = await _seen(store, campaign, if_match)
+    await store.campaigns.save(definition, campaign=campaign, expected=expected, by=by.name, now=now())
+    edited = shapes.Saved(id=campaign, message="Campaign successfully edited")
+    return answered(edited, tag=etag(definition.text()))
+
+
+@routes.delete(
+    "/dialer/campaigns/{campaign}",
+    summary="Delete a campaign",
+    response_model=shapes.Saved,
+    responses=answers(
+        {"id": 1, "message": "Campaign successfully deleted"},
+        conflict="It is RUNNING or PAUSED (`remove` ends its run), or calls of it are still live.",
+    ),
+)
+async def delete_campaign(campaign: Id, by: Manager, store: AtStore, if_match: IfMatch = None) -> Response:
+    """With its results, versions and do-not-call list. Its call lists stay."""
+    expected = await _seen(store, campaign, if_match)
+    await store.campaigns.delete(campaign, expected=expected, by=by.name, now=now())
+    return answered(shapes.Saved(id=campaign, message="Campaign successfully deleted"))
+
+
+@routes.post(
+    "/dialer/campaigns/{campaign}/clone",
+    summary="Copy a campaign",
+    response_model=shapes.Saved,
+    responses=answers({"id": 2, "message": CREATED["message"]}, ETag=_ETAG),
+)
+async def clone_campaign(
+    campaign: Id,
+    by: Manager,
+    store: AtStore,
+    once: OnceOnly,
+    changes: Annotated[
+        Clone | None, Body(openapi_examples={"named": {"value": {"name": "campaign 2"}}})
+    ] = None,
+) -> Response:
+    """A new campaign with the same definition, NEW: no results, no run."""
+    view = await store.campaigns.view(campaign, now=now())
+    if view.document is None:
+        raise Invalid(view.problems)
+    name = changes.name if changes and changes.name else view.document.name
+    return await _create(store, view.document.model_copy(update={"name": name}), by, once)
+
+
+@routes.get(
+    "/dialer/campaigns/{campaign}/versions",
+    summary="How the definition was edited",
+    response_model=shapes.PageOf[shapes.Version],
+    responses=answers(
+        pages.example(
+            {
+                "version": 1,
+                "at": "2026-11-24T08:00:00.000+00:00",
+                "by": "user:eva",
+                "definition": DEFINITION,
+            }
+        )
+    ),
+)
+async def list_campaign_versions(campaign: Id, _: Reader, store: AtStore, page: Paging) -> Response:
+    """Every definition that was saved by the API or the command line, with who and when, oldest first."""
+    await store.campaigns.read(campaign)
+    total, versions = await store.campaigns.versions_page(campaign, page.offset, page.size)
+    numbered = list(enumerate(versions, page.offset + 1))
+    return await pages.answer(page, total, numbered, _version)
+
+
+# --- control ---
+
+
+@routes.put(
+    "/dialer/campaigns/{campaign}/control",
+    summary="Start, pause, unpause, reload or remove a campaign",
+    response_model=shapes.Controlled,
+    responses=answers(
+        {"id": 1, "state": "RUNNING", "message": "Campaign successfully started"},
+        conflict="The state does not allow the command; `allowed` names those it does.",
+    ),
+)
+async def control_campaign(
+    campaign: Id,
+    order: Annotated[Control, Body(openapi_examples={"seed": {"value": {"command": "start"}}})],
+    by: Manager,
+    store: AtStore,
+) -> Response:
+    """Every daemon obeys at once. A start or reload of a definition that cannot be used makes it INVALID (422)."""
+    reply = await store.campaigns.command(campaign, order.command, by=by.name, now=now())
+    return answered(shapes.Controlled(id=campaign, state=reply.state, message=reply.message))
+
+
+# --- how it stands ---
+
+
+@routes.get(
+    "/dialer/campaigns/{campaign}/stats",
+    summary="Counters and rates",
+    response_model=shapes.Stats,
+    responses=answers(
+        {
+            "state": "RUNNING",
+            "activity": "DIALING",
+            "run": 1,
+            "numbers": {
+                "total": 1000,
+                "waiting": 600,
+                "scheduled": 40,
+                "live": 10,
+                "closed": 348,
+                "refused": 2,
+            },
+            "calls": {"TERMINATED": 240, "RS_BUSY": 60, "RS_NOANSWER": 88},
+            "answerRate": 0.6186,
+            "abandonRate": None,
+            "secondsToAgent": {},
+            "agents": {},
+            "callsPerMinute": 42.0,
+        }
+    ),
+)
+async def show_campaign_stats(campaign: Id, _: Reader, store: AtStore) -> Response:
+    """Of the current run, or of the last one."""
+    at = now()
+    view = await store.campaigns.view(campaign, now=at)
+    counts, per_minute, plan = await asyncio.gather(
+        store.results.stats(campaign, view.run),
+        store.results.per_minute(campaign, now=at),
+        _last_plan(store, view),
+    )
+    return answered(_stats(view, counts, per_minute, plan))
+
+
+@routes.get(
+    "/dialer/campaigns/{campaign}/plan",
+    summary="Why it dials or does not",
+    response_model=shapes.Plan,
+    responses=answers(_PLAN),
+)
+async def show_campaign_plan(campaign: Id, _: Reader, store: AtStore) -> Response:
+    """The last decision about new calls: how many, from which inputs, which limit bound it, when that may change.
+
+    Where several daemons dial the campaign, it is the decision made last.
+    """
+    at = now()
+    view = await store.campaigns.view(campaign, now=at)
+    return answered(await _last_plan(store, view) or _no_plan(view, at))
+
+
+@routes.get(
+    "/dialer/campaigns/{campaign}/calls",
+    summary="Its live calls",
+    response_model=shapes.PageOf[shapes.LiveCall],
+    responses=answers(
+        pages.example(
+            {
+                "attempt": "a0123456789abcdef0123",
+                "number": "123456789",
+                "attributes": {"name": "Eva"},
+                "callList": 1,
+                "run": 1,
+                "phase": "RINGING",
+                "trunk": "carrier",
+                "daemon": "pbx1",
+                "claimedAt": "2026-11-24T09:00:00.990+00:00",
+                "originatedAt": "2026-11-24T09:00:01.000+00:00",
+                "ringingAt": "2026-11-24T09:00:02.100+00:00",
+                "answeredAt": None,
+                "leftIvrAt": None,
+                "connectedAt": None,
+            }
+        )
+    ),
+)
+async def list_campaign_calls(campaign: Id, _: Reader, store: AtStore, page: Paging) -> Response:
+    """Calls under way, in every daemon. What they showed last may be a moment old."""
+    await store.campaigns.read(campaign)
+    total, records = await store.calls.live_page(campaign, page.offset, page.size)
+    return await pages.answer(page, total, records, _live_call)
+
+
+@routes.get(
+    "/dialer/campaigns/{campaign}/results",
+    summary="What came of its calls",
+    response_model=shapes.Results,
+    responses=answers({"items": [_RESULT], "next": "1763974820000-0"}),
+)
+async def list_campaign_results(
+    *,
+    campaign: Id,
+    _: Reader,
+    store: AtStore,
+    numbers: Numbers,
+    cursor: Annotated[
+        str | None,
+        Query(
+            pattern=r"^[0-9]{1,16}-[0-9]{1,16}$", description="`next` of the page before; absent: the oldest."
+        ),
+    ] = None,
+    page_size: PageSize = 100,
+    number: Annotated[str | None, Query(max_length=64, description="Only of this number.")] = None,
+    status: Annotated[Status | None, Query(description="Only with this status.")] = None,
+    run: Annotated[int | None, Query(ge=0, lt=10**9, description="Only of this run.")] = None,
+    since: Annotated[
+        AwareDatetime | None,
+        Query(description="Only calls that have ended then or later; ISO 8601 with an offset."),
+    ] = None,
+) -> Response:
+    """Oldest first, one entry for each call. Ask again with `next` as the cursor until it is null.
+
+    A page looks at some thousand results: with a rare filter it may hold few, even none, and still have a `next`.
+    """
+    await store.campaigns.read(campaign)
+    wanted = _wanted(number, status, run, numbers)
+    begin = None if since is None else max(0.0, since.timestamp())
+    found = await store.results.read(campaign, after=cursor, since=begin, count=page_size, wanted=wanted)
+    return await pages.cursored(found.items, found.next)
+
+
+# --- how it is told ---
+
+
+async def _create(store: Store, definition: CampaignDefinition, by: Principal, once: Once) -> Response:
+    async def reserve() -> CampaignId:
+        await store.campaigns.check(definition)  # what is refused takes no number
+        return await store.campaigns.reserve()
+
+    async def make(campaign: CampaignId) -> Response:
+        await store.campaigns.save(definition, reserved=campaign, by=by.name, now=now())
+        created = shapes.Saved(id=campaign, message=str(CREATED["message"]))
+        return answered(created, tag=etag(definition.text()))
+
+    return await once(reserve, make)
+
+
+async def _seen(store: Store, campaign: CampaignId, if_match: str | None) -> str | None:
+    if if_match is None:
+        return None
+    return seen(if_match, await store.campaigns.read(campaign), f"campaign {campaign}")
+
+
+async def _last_plan(store: Store, view: CampaignView) -> Mapping[str, object] | None:
+    """The latest decision any daemon has told; None when it does not run, or nobody dials it."""
+    if view.state is not CampaignState.RUNNING:
+        return None
+    plans = (await store.campaigns.plans(view.id)).values()
+    return max(plans, key=lambda plan: str(plan["at"]), default=None)
+
+
+def _no_plan(view: CampaignView, at: float) -> dict[str, object]:
+    if view.state is CampaignState.RUNNING:
+        why = "No call may start: no daemon has told a plan for it within the last seconds."
+    else:
+        why = f"No call may start: the campaign is {view.state}{f' ({view.reason})' if view.reason else ''}."
+    return {"at": iso(at), "originate": 0, "limit": None, "inputs": {}, "nextAt": None, "text": why}
+
+
+def _shown(view: CampaignView, plan: Mapping[str, object] | None) -> dict[str, object]:
+    reason = view.reason or "; ".join(str(problem) for problem in view.problems)
+    standing = {
+        "id": view.id,
+        "state": view.state,
+        "activity": plan and plan["limit"],
+        "run": view.run,
+        "reason": reason or None,
+        "startedAt": iso(view.started_at),
+        "changedAt": iso(view.changed_at),
+        "changedBy": view.changed_by or None,
+    }
+    if view.document is None:
+        problems = [{"path": one.place, "detail": one.reason} for one in view.problems]
+        return {**standing, "problems": problems, "definition": view.text}
+    return {"id": view.id, **view.document.complete(), **standing}
+
+
+def _version(numbered: tuple[int, Mapping[str, Any]]) -> dict[str, object]:
+    number, version = numbered
+    return {
+        "version": number,
+        "at": iso(version["at"]),
+        "by": version["by"],
+        "definition": version["definition"],
+    }
+
+
+def _stats(
+    view: CampaignView, counts: Mapping[str, int], per_minute: float, plan: Mapping[str, object] | None
+) -> dict[str, object]:
+    calls = {status.value: counts[status] for status in Status if counts.get(status)}
+    dialed = sum(calls.values()) - calls.get(Status.RS_BLACKLIST.value, 0)
+    run = view.counts
+    return {
+        "state": view.state,
+        "activity": plan and plan["limit"],
+        "run": view.run,
+        "numbers": {
+            "total": run.read - run.repeats,
+            "waiting": view.fresh,
+            "scheduled": view.due,
+            "live": view.live,
+            "closed": run.closed,
+            "refused": run.refused,
+        },
+        "calls": calls,
+        "answerRate": round(counts.get("answered", 0) / dialed, 4) if dialed else None,
+        "abandonRate": None,
+        "secondsToAgent": {},
+        "agents": {},
+        "callsPerMinute": per_minute,
+    }
+
+
+def _live_call(record: AttemptRecord) -> dict[str, object]:
+    shown = record.progress
+    return {
+        "attempt": record.id,
+        "number": record.number,
+        "attributes": orjson.loads(record.attributes) or [],
+        "callList": record.due.contact.call_list,
+        "run": record.run,
+        "phase": record.phase,
+        "trunk": record.trunk,
+        "daemon": record.owner,
+        "claimedAt": iso(record.claimed_at),
+        "originatedAt": shown.get("originated_at") or iso(record.sent_at),
+        **{name: shown.get(field) for name, field in _TIMES.items()},
+    }
+
+
+_TIMES = {
+    "ringingAt": "ringing_at",
+    "answeredAt": "answered_at",
+    "leftIvrAt": "left_ivr_at",
+    "connectedAt": "connected_at",
+}
+
+
+def _wanted(
+    number: str | None, status: Status | None, run: int | None, policy: NumberPolicy
+) -> Callable[[Mapping[str, object]], bool]:
+    identity = None if number is None else _identity(number, policy)
+
+    def wanted(item: Mapping[str, object]) -> bool:
+        return (
+            (status is None or item.get("status") == status)
+            and (run is None or item.get("run") == run)
+            and (identity is None or _identity(str(item.get("number")), policy) == identity)
+        )
+
+    return wanted
+
+
+def _identity(number: str, policy: NumberPolicy) -> str:
+    """As the dialer compares numbers; what it would not dial stands for itself."""
+    try:
+        return normalise(number, policy).identity
+    except Invalid:
+        return number

@@ -1,0 +1,163 @@
+"""Do-not-call: numbers that nobody may dial, for all campaigns or for one; asked right before every call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Body, Query, Response
+from pydantic import AwareDatetime, Field, StringConstraints
+
+from dialer_engine.api import pages, shapes
+from dialer_engine.api.document import answers
+from dialer_engine.api.requests import AtStore, Numbers, OnceOnly, Paging, answered, iso, now, router
+from dialer_engine.api.rights import Manager, Reader
+from dialer_engine.core.compliance import NumberPolicy, normalise
+from dialer_engine.core.model import CampaignId
+from dialer_engine.errors import Invalid, NotFound, Problem
+from dialer_engine.store import Store, records
+from dialer_engine.store.contract import Document
+
+routes = router("do-not-call")
+
+Number = Annotated[str, Query(max_length=64, description="As it is given; separators do not matter.")]
+OfCampaign = Annotated[
+    CampaignId | None, Query(ge=1, lt=10**15, description="The list of this campaign; absent: the one for all.")
+]
+_NEW = {"number": "123 456 789", "reason": "asked us not to", "until": "2030-12-31T00:00:00+01:00"}
+_ENTRY = {
+    "number": "123456789",
+    "campaign": None,
+    "reason": "asked us not to",
+    "until": "2030-12-30T23:00:00.000+00:00",
+    "by": "user:eva",
+    "at": "2026-11-24T09:00:00.000+00:00",
+}
+
+
+class Entry(Document):
+    """A number that is not to be called."""
+
+    number: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    reason: Annotated[str, StringConstraints(max_length=200)] = ""
+    """Kept with the entry, and the extStatus of what it forbids."""
+    until: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    """ISO 8601 with an offset; absent: for ever."""
+    campaign: Annotated[int, Field(ge=1, lt=10**15)] | None = None
+    """For this campaign alone; absent: for all."""
+
+
+@routes.get(
+    "/dialer/do-not-call",
+    summary="Numbers that are not called",
+    response_model=shapes.PageOf[shapes.DoNotCall],
+    responses=answers(pages.example(_ENTRY)),
+)
+async def list_do_not_call(
+    *,
+    _: Reader,
+    store: AtStore,
+    numbers: Numbers,
+    page: Paging,
+    number: Number | None = None,
+    campaign: OfCampaign = None,
+) -> Response:
+    """One list: of all campaigns, or of one. In no order; a late page costs as much as all before it.
+
+    An entry whose `until` is over is still there and forbids nothing.
+    """
+    await _require(store, campaign)
+    if number is None:
+        total, entries = await store.do_not_call.slice(page.offset, page.size, campaign=campaign)
+    else:
+        found = await store.do_not_call.find(_identity(number, numbers, "query.number"), campaign=campaign)
+        total, entries = (1, [found]) if found else (0, [])
+        entries = entries[page.offset :]
+    return await pages.answer(page, total, entries, lambda one: _shown(one, campaign))
+
+
+@routes.post(
+    "/dialer/do-not-call",
+    summary="Never call a number again",
+    response_model=shapes.DoNotCallAdded,
+    responses=answers({"number": "123456789", "message": "Number successfully added"}),
+)
+async def add_do_not_call(
+    entry: Annotated[Entry, Body(openapi_examples={"until": {"value": _NEW}})],
+    by: Manager,
+    store: AtStore,
+    numbers: Numbers,
+    once: OnceOnly,
+) -> Response:
+    """From now on; those ringing are not cut off. An entry that is there already is replaced."""
+    campaign = None if entry.campaign is None else CampaignId(entry.campaign)
+    identity = _identity(entry.number, numbers, "number")
+    if campaign is not None and not await _exists(store, campaign):
+        raise Invalid([Problem("campaign", f"there is no campaign {campaign}")])
+
+    async def reserve() -> str:
+        return identity
+
+    async def make(number: str) -> Response:
+        until = None if entry.until is None else entry.until.timestamp()
+        added = records.DoNotCall(number, reason=entry.reason, until=until, by=by.name, at=now())
+        await store.do_not_call.add(added, campaign=campaign)
+        await store.audit.write(by=by.name, action="forbid", subject=_subject(campaign), now=now())
+        return answered(shapes.DoNotCallAdded(number=number, message="Number successfully added"))
+
+    return await once(reserve, make)
+
+
+@routes.delete(
+    "/dialer/do-not-call",
+    summary="Let a number be called again",
+    response_model=shapes.DoNotCallAdded,
+    responses={
+        **answers({"number": "123456789", "message": "Number successfully removed"}),
+        404: {"description": "It is not on the list."},
+    },
+)
+async def remove_do_not_call(
+    by: Manager, store: AtStore, numbers: Numbers, number: Number, campaign: OfCampaign = None
+) -> Response:
+    """From the list of all campaigns, or of one."""
+    await _require(store, campaign)
+    identity = _identity(number, numbers, "query.number")
+    if not await store.do_not_call.remove(identity, campaign=campaign):
+        raise NotFound("this number is not on the list")
+    await store.audit.write(by=by.name, action="allow", subject=_subject(campaign), now=now())
+    return answered(shapes.DoNotCallAdded(number=identity, message="Number successfully removed"))
+
+
+async def _exists(store: Store, campaign: CampaignId) -> bool:
+    try:
+        await store.campaigns.read(campaign)
+    except NotFound:
+        return False
+    return True
+
+
+async def _require(store: Store, campaign: CampaignId | None) -> None:
+    if campaign is not None and not await _exists(store, campaign):
+        raise Invalid([Problem("query.campaign", f"there is no campaign {campaign}")])
+
+
+def _identity(number: str, policy: NumberPolicy, place: str) -> str:
+    try:
+        return normalise(number, policy).identity
+    except Invalid as exc:
+        raise Invalid([Problem(place, one.reason) for one in exc.problems]) from exc
+
+
+def _subject(campaign: CampaignId | None) -> str:
+    return "do-not-call" if campaign is None else f"do-not-call of campaign {campaign}"
+
+
+def _shown(entry: records.DoNotCall, campaign: CampaignId | None) -> dict[str, object]:
+    return {
+        "number": entry.number,
+        "campaign": campaign,
+        "reason": entry.reason,
+        "until": iso(entry.until),
+        "by": entry.by,
+        "at": iso(entry.at),
+    }

@@ -117,7 +117,7 @@ class Issuer:
             place = self._settings.jwks_url or await self._discovered(client)
             document = await _json(client, place)
         try:
-            found = jwt.PyJWKSet.from_dict(document)
+            found = await asyncio.to_thread(jwt.PyJWKSet.from_dict, document)  # there may be hundreds
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as exc:
             raise Unavailable(place, f"publishes no keys we can use: {exc}") from exc
         return {key.key_id: key for key in found.keys if key.key_id and key.public_key_use in (None, "sig")}

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,9 +108,11 @@ class Place:
                 process.terminate()
                 daemon.wait()
 
-    def ask(self, path: str) -> tuple[int, str]:
+    def ask(self, asked: str | urllib.request.Request) -> tuple[int, str]:
+        """Status and text of the answer; 0: there was none."""
+        url = f"http://{self.bind}{asked}" if isinstance(asked, str) else asked
         try:
-            with urllib.request.urlopen(f"http://{self.bind}{path}", timeout=2) as reply:
+            with urllib.request.urlopen(url, timeout=2) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as exc:
             with exc:
@@ -325,6 +328,11 @@ def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_users_are_added_listed_changed_and_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def listed(place: Place, kind: str) -> dict[str, dict[str, str]]:
+    """By name; other tests may have left some."""
+    return {one["name"]: one for one in json.loads(place.run(kind, "list", "--json")[0])}
+
+
     type_in(monkeypatch, "correct horse battery\nnot this line\n")
     out, err = place.run("user", "add", "eva", "--rights", "dialer:manage")
     assert (out, err) == ("", "user eva added\n")
@@ -332,12 +340,9 @@ def test_users_are_added_listed_changed_and_removed(place: Place, monkeypatch: p
     _, err = place.run("user", "add", "jan", "--rights", "dialer:read", "--rights", "dialer:manage")
     assert "easily guessed" in err
 
-    out, _ = place.run("user", "list", "--json")
-    assert [(one["name"], one["rights"]) for one in json.loads(out)] == [
-        ("eva", "dialer:manage"),
-        ("jan", "dialer:manage dialer:read"),
-    ]
-    assert "argon2" not in out + place.run("user", "list")[0]
+    users = listed(place, "user")
+    assert (users["eva"]["rights"], users["jan"]["rights"]) == ("dialer:manage", "dialer:manage dialer:read")
+    assert "argon2" not in str(users) + place.run("user", "list")[0]
 
     type_in(monkeypatch, "another one, longer\n")
     assert "already" in place.run("user", "add", "eva", "--rights", "dialer:read", code=1)[1]
@@ -346,16 +351,16 @@ def test_users_are_added_listed_changed_and_removed(place: Place, monkeypatch: p
     for name in ("eva", "jan"):
         place.run("user", "remove", name)
     assert "no user 'eva'" in place.run("user", "remove", "eva", code=1)[1]
-    assert json.loads(place.run("user", "list", "--json")[0]) == []
+    assert not listed(place, "user").keys() & {"eva", "jan"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "typed", "complaint"),
     [
-        (("eva", "--rights", "dialer:all"), "correct horse battery", "dialer:read and dialer:manage"),
-        (("e va", "--rights", "dialer:read"), "correct horse battery", "name: must have"),
-        (("eva", "--rights", "dialer:read"), "\n", "password: must have"),
-        (("eva", "--rights", "dialer:read"), "", "password: must have"),
+        (("noah", "--rights", "dialer:all"), "correct horse battery", "dialer:read and dialer:manage"),
+        (("no ah", "--rights", "dialer:read"), "correct horse battery", "name: must have"),
+        (("noah", "--rights", "dialer:read"), "\n", "password: must have"),
+        (("noah", "--rights", "dialer:read"), "", "password: must have"),
     ],
 )
 def test_a_user_who_cannot_be(
@@ -363,18 +368,16 @@ def test_a_user_who_cannot_be(
 ) -> None:
     type_in(monkeypatch, typed)
     assert complaint in place.run("user", "add", *arguments, code=1)[1]
-    assert json.loads(place.run("user", "list", "--json")[0]) == []
+    assert arguments[0] not in listed(place, "user")
 
 
 def test_a_token_is_printed_once_and_alone(place: Place) -> None:
     out, err = place.run("token", "create", "ci", "--rights", "dialer:read", "--until", "2099-01-01")
     assert re.fullmatch(r"dialer_ci\.[A-Za-z0-9_-]{43}\n", out)
     assert err == ""
-    shown, _ = place.run("token", "list", "--json")
-    (listed,) = json.loads(shown)
-    assert (listed["name"], listed["rights"]) == ("ci", "dialer:read")
-    assert listed["until"] == "2099-01-01T00:00:00+00:00"
-    assert out.strip().rpartition(".")[2] not in shown
+    token = listed(place, "token")["ci"]
+    assert (token["rights"], token["until"]) == ("dialer:read", "2099-01-01T00:00:00+00:00")
+    assert out.strip().rpartition(".")[2] not in str(token) + place.run("token", "list")[0]
 
     assert "revoke it" in place.run("token", "create", "ci", "--rights", "dialer:read", code=1)[1]
     assert (
@@ -382,4 +385,31 @@ def test_a_token_is_printed_once_and_alone(place: Place) -> None:
     )
     place.run("token", "revoke", "ci")
     assert "no token 'ci'" in place.run("token", "revoke", "ci", code=1)[1]
-    assert json.loads(place.run("token", "list", "--json")[0]) == []
+    assert "ci" not in listed(place, "token")
+
+
+def test_a_daemon_lets_in_whom_the_commands_have_added(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at once no more whom they have removed."""
+    type_in(monkeypatch, "correct horse battery")
+    place.run("user", "add", "anna", "--rights", "dialer:read")
+    api_token = place.run("token", "create", "crm", "--rights", "dialer:manage")[0].strip()
+    form = {"grant_type": "password", "username": "anna", "password": "correct horse battery"}
+
+    def ask(path: str, bearer: str | None = None, form: dict[str, str] | None = None) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        body = urllib.parse.urlencode(form).encode() if form else None
+        return place.ask(urllib.request.Request(f"http://{place.bind}{path}", body, headers))
+
+    with place.daemon():
+        place.wait_for("/healthz", "ok")
+        status, text = ask("/token", form=form)
+        assert status == 200
+        access_token = json.loads(text)["access_token"]
+        for bearer in (access_token, api_token):
+            assert ask("/ivr", bearer) == (200, "[]")
+        assert ask("/ivr")[0] == 401
+        place.run("user", "remove", "anna")
+        place.run("token", "revoke", "crm")
+        for bearer in (access_token, api_token):
+            assert ask("/ivr", bearer)[0] == 401
+        assert ask("/token", form=form)[0] == 400

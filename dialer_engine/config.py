@@ -187,16 +187,6 @@ class ApiSettings(_Section):
     """HOST:PORT to listen on. Beyond loopback put a TLS proxy before it. Port 0: a free one (for tests)."""
     metrics_token: Secret | None = None
     """Bearer token for /metrics from other hosts; unset: /metrics answers to loopback alone."""
-
-
-class TrunkSettings(_Section):
-    """A way out, `[trunks.NAME]`."""
-
-    dial_string: Annotated[str, AfterValidator(_dial_string)] | None = None
-    """Where `${num}` is dialed; default PJSIP/${num}@NAME. On a FreePBX: Local/${num}@from-internal."""
-    capacity: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Calls at once, of all campaigns and daemons: what the carrier sold you. More would be refused there."""
-    calls_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
     access_token_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
     """How long an access token of POST /token is good; a user who is removed loses his at once all the same."""
     refresh_token_seconds: Annotated[int, Field(ge=10, le=43_200)] = 1800
@@ -215,6 +205,16 @@ class OidcSettings(_Section):
     (realm_access.roles)."""
     jwks_url: Annotated[str, AfterValidator(_issuer)] | None = None
     """Where its keys are. Unset: found by its discovery document, which must name a place on the same host."""
+
+
+class TrunkSettings(_Section):
+    """A way out, `[trunks.NAME]`."""
+
+    dial_string: Annotated[str, AfterValidator(_dial_string)] | None = None
+    """Where `${num}` is dialed; default PJSIP/${num}@NAME. On a FreePBX: Local/${num}@from-internal."""
+    capacity: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Calls at once, of all campaigns and daemons: what the carrier sold you. More would be refused there."""
+    calls_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
     """New calls a second, evenly spaced; unset: as fast as the campaigns want. Carriers bar those who burst."""
     number_format: Literal["as_given", "e164", "digits", "national"] = "as_given"
     """How numbers are written for it: +420123456789 (e164), 420123456789 (digits), 123456789 (national).
@@ -318,6 +318,7 @@ class Config(BaseSettings):
     ari: AriSettings = Field(default_factory=_nothing, validate_default=True)  # so that its password is missed
     ami: AmiSettings = AmiSettings()
     api: ApiSettings = ApiSettings()
+    oidc: OidcSettings = OidcSettings()
     trunks: dict[Name, TrunkSettings] = Field(
         default_factory=lambda: {"carrier": TrunkSettings()}, min_length=1
     )
@@ -338,7 +339,6 @@ class Config(BaseSettings):
         return {TrunkName(name): _trunk(name, section) for name, section in self.trunks.items()}
 
     def shown(self) -> dict[str, Any]:
-    oidc: OidcSettings = OidcSettings()
         """The whole configuration for a person, secrets masked."""
         return self.model_dump(mode="json")
 
@@ -461,6 +461,9 @@ def _credentials() -> dict[str, Any]:
 def _across(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Mistakes that show only when two sections are read together; malformed sections are passed over."""
     trunks, dialing, numbers = (_table(data, name) for name in ("trunks", "dialing", "numbers"))
+    oidc = _table(data, "oidc")
+    if oidc.get("issuer") and not oidc.get("audience"):
+        yield Problem("oidc.audience", "is needed: else a token made for any other service would open this one")
     names = list(trunks) if "trunks" in data else ["carrier"]
     default = dialing.get("default_trunk")
     if default is not None and default not in names:
@@ -481,9 +484,6 @@ def _problem(error: Any) -> Problem:
     """pydantic's finding in the words of the file; only `loc`, `type` and `msg` are read: never the input."""
     place = ".".join(str(part) for part in error["loc"] if part != "[key]")
     match error["type"]:
-    oidc = _table(data, "oidc")
-    if oidc.get("issuer") and not oidc.get("audience"):
-        yield Problem("oidc.audience", "is needed: else a token made for any other service would open this one")
         case "extra_forbidden":
             return Problem(place, "there is no such setting")
         case "missing":

@@ -19,8 +19,8 @@ from dialer_engine.api import (
     ivrs,
     operation,
     problems,
-)
     token,
+)
 from dialer_engine.api.issuer import Issuer
 from dialer_engine.config import ApiSettings, OidcSettings
 from dialer_engine.core.compliance import NumberPolicy
@@ -58,8 +58,8 @@ def application(
     problems.install(app)
     for room in (campaigns, ivrs, do_not_call, operation):
         app.include_router(room.routes)
-    app.include_router(health.router(probes))
     app.include_router(token.routes(tokens or ApiSettings()))
+    app.include_router(health.router(probes))
     document.install(app)
     for _ in iter_route_contexts(app.routes):  # FastAPI would make them at the first request
         pass

@@ -327,12 +327,12 @@ def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
 
-def test_users_are_added_listed_changed_and_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
 def listed(place: Place, kind: str) -> dict[str, dict[str, str]]:
     """By name; other tests may have left some."""
     return {one["name"]: one for one in json.loads(place.run(kind, "list", "--json")[0])}
 
 
+def test_users_are_added_listed_changed_and_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     type_in(monkeypatch, "correct horse battery\nnot this line\n")
     out, err = place.run("user", "add", "eva", "--rights", "dialer:manage")
     assert (out, err) == ("", "user eva added\n")

@@ -29,11 +29,11 @@ TEXTS = {
 
 _CODE_OF = {
     1: 404, 2: 404, 3: 404, 17: 486, 18: 408, 19: 480, 20: 480, 21: 403, 22: 410, 27: 502, 28: 484, 29: 501,
-    34: 503, 38: 500, 42: 503, 44: 503, 58: 488, 127: 500,
+    31: 480, 34: 503, 38: 500, 42: 503, 44: 503, 58: 488, 127: 500,
 }  # fmt: skip
 
 REASONS = {
-    "normal": 16, "busy": 17, "congestion": 34, "no_answer": 19, "timeout": 19, "rejected": 21, "unallocated": 1,
+    "normal": 16, "busy": 17, "congestion": 34, "no_answer": 19, "timeout": 18, "rejected": 21, "unallocated": 1,
     "normal_unspecified": 31, "number_incomplete": 28, "codec_mismatch": 58, "interworking": 127, "failure": 38,
     "answered_elsewhere": 26,
 }  # fmt: skip

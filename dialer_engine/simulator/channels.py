@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from dialer_engine.simulator.sounds import Playback
 from dialer_engine.simulator.threads import Thread
 
 Json = dict[str, Any]
@@ -36,26 +37,35 @@ class Channel:
     endpoint: str  # "PJSIP/carrier"; Local channels have none
     created: str
     state: str = "Down"
+    began_at: float = 0.0
     caller: Json = field(default_factory=lambda: {"name": "", "number": ""})
     connected: Json = field(default_factory=lambda: {"name": "", "number": ""})
     protocol_id: str = ""  # the SIP Call-ID
-    number: str = ""  # that is dialed
-    context: str = "default"
+    dialled: str = ""  # what Dial events call it
+    context: str = "from-trunk"
     exten: str = "s"
     priority: int = 1
     app_name: str = ""
     app_data: str = ""
+    runs: tuple[str, str] = ("", "")  # the application it is born with, and ends with
     variables: dict[str, str] = field(default_factory=dict)
     thread: Thread | None = None
     dialer: Channel | None = None  # whose Dial() made it
     other: Channel | None = None  # the other half of a Local channel
     stasis: App | None = None  # the application it is in
     line: Any = None  # to its callee, while there is one
-    orders: deque[Any] = field(default_factory=deque)  # of an application, not carried out yet
+    orders: deque[Any] = field(default_factory=deque)  # of its application, not begun yet
+    playbacks: list[Playback] = field(default_factory=list)  # not ended yet
     cause: int = 0
     sip_code: int | None = None
     is_ending: bool = False
+    is_renamed: bool = False  # its caller is another, and that has not been told
     followers: Counter[App] = field(default_factory=Counter)
+
+    @property
+    def is_far(self) -> bool:
+        """The half of a Local channel that runs the dialplan."""
+        return self.name.endswith(";2")
 
     def json(self) -> Json:
         """A snapshot, as events and replies carry it."""
@@ -79,6 +89,14 @@ class Channel:
         }
 
 
+EVERYTHING: Mapping[str, tuple[str, ...]] = {
+    "channel": ("__AST_CHANNEL_ALL_TOPIC",),
+    "bridge": ("__AST_BRIDGE_ALL_TOPIC",),
+    "endpoint": ("__AST_ENDPOINT_ALL_TOPIC",),
+    "device": ("__AST_DEVICE_STATE_ALL_TOPIC",),
+}
+"""What an application follows that follows everything."""
+
 Ear = Callable[[str, bytes], None]
 """Takes an event's type and the whole frame."""
 
@@ -101,10 +119,13 @@ class App:
     def __post_init__(self) -> None:
         self.suffix = b',"application":' + orjson.dumps(self.name) + b"}"
 
-    def filter(self, allowed: list[Json], disallowed: list[Json]) -> None:
-        self.allowed, self.disallowed = allowed, disallowed
-        self._let_through = frozenset(str(entry.get("type")) for entry in allowed)
-        self._held_back = frozenset(str(entry.get("type")) for entry in disallowed)
+    def filter(self, allowed: list[Json] | None, disallowed: list[Json] | None) -> None:
+        """None: as it is; both None: none at all."""
+        nothing = allowed is None and disallowed is None
+        self.allowed = [] if nothing else self.allowed if allowed is None else allowed
+        self.disallowed = [] if nothing else self.disallowed if disallowed is None else disallowed
+        self._let_through = frozenset(str(entry["type"]) for entry in self.allowed)
+        self._held_back = frozenset(str(entry["type"]) for entry in self.disallowed)
 
     def wants(self, kind: str) -> bool:
         if self.ear is None or kind in self._held_back:
@@ -112,12 +133,13 @@ class App:
         return not self._let_through or kind in self._let_through
 
     def json(self) -> Json:
+        topics = EVERYTHING if self.everything else {}
         return {
             "name": self.name,
-            "channel_ids": [*self.channels],
-            "bridge_ids": [],
-            "endpoint_ids": [*self.endpoints],
-            "device_names": [],
+            "channel_ids": [*topics.get("channel", ()), *sorted(self.channels)],
+            "bridge_ids": [*topics.get("bridge", ())],
+            "endpoint_ids": [*topics.get("endpoint", ()), *sorted(self.endpoints)],
+            "device_names": [*topics.get("device", ())],
             "events_allowed": self.allowed,
             "events_disallowed": self.disallowed,
         }
@@ -144,7 +166,7 @@ class Apps:
 
     def disconnect(self, app: App, ear: Ear) -> None:
         """The socket is gone. What was followed singly is kept; what follows nothing any more is forgotten."""
-        if app.ear is not ear:
+        if app.ear != ear:  # bound methods are equal, never the same
             return
         app.ear, app.everything = None, False
         self._of_everything.discard(app)
@@ -190,41 +212,54 @@ class Apps:
         if app.ear is None and not app.channels and not app.endpoints:
             self.by_name.pop(app.name, None)
 
-    def publish(self, channel: Channel, kind: str, body: Json, now: float) -> None:
+    def publish(
+        self, channel: Channel, kind: str, body: Json, now: float, *, names_channel: bool = True
+    ) -> None:
         """What happened to the channel, to everybody who follows it."""
         hearers = [app for app in self._hearers(channel) if app.wants(kind)]
         if not hearers:
             return
-        frame = orjson.dumps(
-            {
-                "type": kind,
-                "timestamp": stamp(now),
-                "channel": channel.json(),
-                **body,
-                "asterisk_id": ASTERISK_ID,
-            }
-        )[:-1]
+        event: Json = {"type": kind, "timestamp": stamp(now), **body, "asterisk_id": ASTERISK_ID}
+        if names_channel:
+            event["channel"] = channel.json()
+        frame = orjson.dumps(event)[:-1]
         for app in hearers:
             self._hand(app, kind, frame)
 
+    def is_watched(self, endpoint: str, kind: str) -> bool:
+        followers = (*self._of_endpoint.get(endpoint, ()), *self._of_everything)
+        return any(app.wants(kind) for app in followers)
+
+    def publish_endpoint(self, endpoint: str, snapshot: Json, now: float) -> None:
+        """A channel of the endpoint has come or gone."""
+        for app in (*self._of_endpoint.get(endpoint, ()), *self._of_everything):
+            self.send(app, "EndpointStateChange", {"endpoint": snapshot}, now)
+
     def publish_dial(self, peer: Channel, status: str, now: float) -> None:
-        """How the dialing of a channel goes on. It is told where its dialer is followed, if it has one."""
-        about = peer.dialer or peer
-        hearers = [app for app in self._hearers(about) if app.wants("Dial")]
+        """How the dialing of a channel goes on. Where another channel dials it, this is told to those who follow that
+        one, and what was dialed only at the beginning."""
+        hearers = [app for app in self._hearers(peer.dialer or peer) if app.wants("Dial")]
         if not hearers:
             return
-        body: Json = {
+        event: Json = {
             "type": "Dial",
             "timestamp": stamp(now),
             "dialstatus": status,
             "forward": "",
-            "dialstring": "",
+            "dialstring": "" if peer.dialer is not None and status else peer.dialled,
+            "peer": peer.json(),
+            "asterisk_id": ASTERISK_ID,
         }
         if peer.dialer is not None:
-            body["caller"] = peer.dialer.json()
-        frame = orjson.dumps({**body, "peer": peer.json(), "asterisk_id": ASTERISK_ID})[:-1]
+            event["caller"] = peer.dialer.json()
+        frame = orjson.dumps(event)[:-1]
         for app in hearers:
             self._hand(app, "Dial", frame)
+
+    def publish_everything(self, kind: str, body: Json, now: float) -> None:
+        """What only those hear who follow everything."""
+        for app in self._of_everything:
+            self.send(app, kind, body, now)
 
     def send(self, app: App, kind: str, body: Mapping[str, Any], now: float) -> None:
         """To this application alone."""

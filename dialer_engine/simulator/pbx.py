@@ -6,6 +6,7 @@ Time is the first argument of every verb. Between two verbs nothing happens unti
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import uuid4
@@ -13,8 +14,17 @@ from uuid import uuid4
 from dialer_engine.simulator.callees import Callee, Population, scripted, telephone
 from dialer_engine.simulator.causes import REASONS
 from dialer_engine.simulator.channels import ASTERISK_ID, App, Channel, Ear, Json, stamp
-from dialer_engine.simulator.dialplan import PLACES
-from dialer_engine.simulator.exchange import Exchange, Place, Trunk
+from dialer_engine.simulator.dialplan import ANSWERED_CONTEXT, PLACES, is_place
+from dialer_engine.simulator.exchange import Exchange, Place, Steps, Trunk
+from dialer_engine.simulator.scripts import (
+    dialed_in_app,
+    dialplan,
+    going_on,
+    nowhere,
+    originated,
+    playing,
+    run_app,
+)
 from dialer_engine.simulator.sounds import STOPPABLE, Playback
 from dialer_engine.simulator.threads import FOREVER
 from dialer_engine.simulator.world import World
@@ -97,12 +107,11 @@ class Pbx:
         self.population = population or Population(seed)
         self.broken: dict[str, int] = {}  # carriers, by prefix: the SIP code they answer with
         self._every_number = every_number
-        places = {name: place for name, place in PLACES.items() if dialplan or name != "dialer-answered"}
+        self._places = {name: place for name, place in PLACES.items() if dialplan or name != ANSWERED_CONTEXT}
         self._exchange = Exchange(
             now=now,
             speed=speed,
             world=self.world,
-            places=places,
             trunks={**TRUNKS, **dict.fromkeys(trunks, Trunk())},
             callee_of=self._callee_of,
         )
@@ -128,20 +137,21 @@ class Pbx:
 
     # Callees
 
-    def _callee_of(self, number: str) -> Callee:
+    def _callee_of(self, number: str) -> Callee | None:
+        if not re.fullmatch(r"[+*0-9].+", number):
+            return None
         digits = number[-12:]
         if len(digits) == 12 and number[:-12] in self.broken:
             return Callee(rings=False, sip_code=self.broken[number[:-12]])
-        if len(digits) == 4 and digits.isdecimal():
-            return telephone(digits)
+        if re.fullmatch(r"[0-9]{4}", number):
+            return telephone(number)
         found = None if self._every_number else scripted(digits)
         return found or self.population.callee(number)
 
     @_verb
     def hang_up_everything(self) -> None:
         """Every call, and every callee who was forgotten by a crash."""
-        for channel in [*self._exchange.channels.values()]:
-            self._exchange.hang_up(channel, 0)
+        self._exchange.hang_up_everything()
 
     # Applications
 
@@ -181,7 +191,7 @@ class Pbx:
         elif kind in ("channel", "endpoint", "bridge", "deviceState"):
             raise Refused(422, "Event source does not exist")
         else:
-            raise Refused(400, "Invalid parameter: eventSource scheme")
+            raise Refused(400, "Invalid event source URI scheme")
         return app.json()
 
     @_verb
@@ -193,7 +203,7 @@ class Pbx:
         elif kind == "endpoint" and what in app.endpoints:
             self._exchange.apps.unfollow_endpoint(app, what)
         else:
-            raise Refused(409, "Application not subscribed to event source")
+            raise Refused(422, "Event source was not subscribed to")
         return app.json()
 
     def _app(self, name: str) -> App:
@@ -207,72 +217,85 @@ class Pbx:
     @_verb
     def originate(self, channel_id: str | None, asked: Mapping[str, Any]) -> Json:
         """Make a channel and dial it. Nobody asks whether the application exists, only whether one is named."""
+        if not asked.get("app") and not asked.get("extension"):
+            _endpoint(asked)
+            raise Refused(400, "Application or extension must be specified")
+        if asked.get("originator") and str(asked["originator"]) not in self._exchange.channels:
+            raise Refused(400, "Provided originator channel was not found")
+        ring_seconds, place, app = _ring_seconds(asked), _place(asked), str(asked.get("app") or "")
         channel = self._make(channel_id, asked)
+        caller = _name_and_number(str(asked.get("callerId") or ""))
+        self._exchange.introduce(channel, caller, caller, "AppDial2", at_once=False)
+        self._set(channel, variables_of(asked))
+        self._follow(app, channel)
         told = channel.json()
-        if asked.get("app"):
-            app = str(asked["app"])
-            if app in self._exchange.apps.by_name:
-                self._exchange.apps.follow(self._exchange.apps.by_name[app], channel)
-            then = self._exchange.run_app(channel, app, _args(asked))
+        if app:
+            then = run_app(self._exchange, channel, app, _args(asked), self._places)
         else:
-            then = self._exchange.dialplan(channel, _place(asked))
-        self._exchange.live(channel, self._exchange.originated(channel, _ring_seconds(asked), then))
-        self._exchange.call(channel)
+            then = dialplan(self._exchange, channel, place, self._places)
+        self._dial(channel, ring_seconds, then)
         return told
+
+    def _follow(self, name: str, channel: Channel) -> None:
+        """An application that is not there is not missed."""
+        app = self._exchange.apps.by_name.get(name)
+        for half in (channel, channel.other):
+            if half is not None and app is not None:
+                self._exchange.apps.follow(app, half)
+
+    def _dial(self, channel: Channel, ring_seconds: float, then: Steps) -> None:
+        exchange, far = self._exchange, channel.other
+        if far is None:
+            exchange.live(channel, originated(exchange, channel, ring_seconds, then))
+            exchange.invite(channel, channel.dialled)
+        elif is_place(far.context, far.exten):
+            exchange.introduce(far, channel.connected, channel.caller, at_once=True)
+            exchange.live(channel, originated(exchange, channel, ring_seconds, then))
+            exchange.live(far, dialplan(exchange, far, Place(far.context, far.exten), self._places))
+        else:
+            exchange.introduce(far, channel.connected, channel.caller, at_once=True)
+            exchange.live(channel, nowhere(exchange, far))
 
     @_verb
     def create(self, asked: Mapping[str, Any]) -> Json:
         """Make a channel in an application; `dial` comes later, or never."""
         channel = self._make(None, asked)
+        self._set(channel, variables_of(asked))
         told = channel.json()
-        self._exchange.live(channel, self._exchange.run_app(channel, str(asked.get("app", "")), _args(asked)))
+        app = str(asked.get("app") or "")
+        self._follow(app, channel)
+        self._exchange.live(channel, run_app(self._exchange, channel, app, _args(asked), self._places))
         return told
 
     @_verb
     def dial(self, channel_id: str, asked: Mapping[str, Any]) -> None:
         """Dial a channel that was created."""
         channel = self._in_app(channel_id)
-        if channel.state not in ("Down", "Rsrvd"):
-            raise Refused(409, "Channel is already dialed or up")
-        self._exchange.dial_created(channel, _ring_seconds(asked))
+        if channel.line is not None or channel.other is not None:
+            raise Refused(409, "Channel is already dialed, or no channel that can be")
+        self._exchange.threads.start(dialed_in_app(self._exchange, channel, _ring_seconds(asked)))
 
     def _make(self, channel_id: str | None, asked: Mapping[str, Any]) -> Channel:
-        endpoint = str(asked.get("endpoint") or "")
-        if not endpoint:
-            raise Refused(400, "Endpoint must be specified")
-        technology, slash, resource = endpoint.partition("/")
-        if not slash or not resource:
-            raise Refused(400, "Invalid endpoint specified")
-        if not asked.get("app") and not asked.get("extension"):
-            raise Refused(400, "Application or extension must be specified")
+        technology, resource = _endpoint(asked)
         channel_id = str(channel_id or asked.get("channelId") or self._exchange.new_id())
-        other_id = str(asked.get("otherChannelId") or "")
+        number, _, where = resource.partition("@")
+        other_id = str(asked.get("otherChannelId") or f"{channel_id};2") if technology == "LOCAL" else ""
         if max(len(channel_id), len(other_id)) > LONGEST_ID:
             raise Refused(400, f"Uniqueid length exceeds maximum of {LONGEST_ID}")
         if any(self._exchange.is_taken(name) for name in (channel_id, other_id) if name):
             raise Taken
-        number, _, where = resource.partition("@")
-        if technology.lower() == "local":
-            context, _, _ = (where or "default").partition("/")
-            other_id = other_id or f"{self._exchange.new_id()}"
-            channel = self._exchange.new_local(channel_id, other_id, number, context)
-        else:
-            trunk = where or number
-            if technology.upper() != "PJSIP" or not self._has_contact(trunk):
-                raise Unmade
-            channel = self._exchange.new_call(channel_id, trunk)
-            channel.number = number
-        self._describe(channel, asked)
-        return channel
+        if technology == "LOCAL":
+            return self._exchange.new_local(channel_id, other_id, number, where.partition("/")[0] or "default")
+        if technology != "PJSIP" or not self._has_contact(where or number):
+            raise Unmade
+        return self._exchange.new_call(channel_id, where or number, number)
 
     def _has_contact(self, trunk: str) -> bool:
         known = self._exchange.trunks.get(trunk)
         return known is not None and known.has_contact
 
-    def _describe(self, channel: Channel, asked: Mapping[str, Any]) -> None:
-        caller = _name_and_number(str(asked.get("callerId") or ""))
-        channel.connected = caller
-        for name, value in variables_of(asked).items():
+    def _set(self, channel: Channel, variables: Mapping[str, str]) -> None:
+        for name, value in variables.items():
             self._exchange.set_variable(channel, name, value)
 
     # Calls go on
@@ -288,14 +311,12 @@ class Pbx:
     @_verb
     def hang_up(self, channel_id: str, asked: Mapping[str, Any]) -> None:
         channel = self._channel(channel_id)
-        if "reason_code" in asked:
-            cause = _whole(asked, "reason_code", 16)
-        else:
-            reason = str(asked.get("reason") or "normal")
-            if reason not in REASONS:
-                raise Refused(400, "Invalid Reason")
-            cause = REASONS[reason]
-        self._exchange.hang_up(channel, cause, by_us=True)
+        if "reason" in asked and "reason_code" in asked:
+            raise Refused(400, "The reason and reason_code can't both be specified")
+        reason = str(asked.get("reason") or "normal")
+        if reason not in REASONS:
+            raise Refused(400, "Invalid reason for hangup reason provided")
+        self._exchange.hang_up(channel, _whole(asked, "reason_code", REASONS[reason]))
 
     @_verb
     def play(self, channel_id: str, playback_id: str | None, asked: Mapping[str, Any]) -> Json:
@@ -303,12 +324,13 @@ class Pbx:
         media = asked.get("media")
         uris = media.split(",") if isinstance(media, str) else [str(uri) for uri in media or []]
         if not uris:
-            raise Refused(400, "Media must be specified")
+            raise Refused(500, "Failed to queue media for playback")
         playback_id = playback_id or str(asked.get("playbackId") or uuid4())
         if playback_id in self._exchange.playbacks:
             raise Refused(409, "Playback ID already in use")
         playback = self._exchange.playbacks[playback_id] = Playback(playback_id, channel.id, uris)
-        self._exchange.order(channel, self._exchange.playing(channel, playback))
+        channel.playbacks.append(playback)
+        self._exchange.order(channel, playing(self._exchange, channel, playback))
         return playback.json()
 
     @_verb
@@ -331,25 +353,33 @@ class Pbx:
             str(asked.get("extension") or channel.exten),
             _whole(asked, "priority", 1),
         )
-        self._exchange.order(channel, self._exchange.go_on(place))
+        self._exchange.order(channel, going_on(place))
+
+    @_verb
+    def set_variable(self, channel_id: str, name: str, value: str) -> None:
+        self._exchange.set_variable(self._in_app(channel_id), name, value)
 
     @_verb
     def set_variables(self, channel_id: str, variables: Mapping[str, str]) -> None:
-        channel = self._in_app(channel_id)
-        for name, value in variables.items():
-            self._exchange.set_variable(channel, name, value)
+        self._channel(channel_id, "Provided channel was not found")
+        self._set(self._in_app(channel_id), variables)
 
     @_verb
     def variable(self, channel_id: str, name: str) -> str:
-        channel = self._channel(channel_id)
+        """A variable, or one of the few functions that are known here."""
+        channel = self._channel(channel_id, "Provided channel was not found")
+        if name in _FUNCTIONS:
+            return str(_FUNCTIONS[name](channel))
+        if "(" in name:
+            raise Refused(500, "Unable to read provided function")
         if name not in channel.variables:
             raise Refused(404, "Provided variable was not found")
         return channel.variables[name]
 
-    def _channel(self, channel_id: str) -> Channel:
+    def _channel(self, channel_id: str, otherwise: str = "Channel not found") -> Channel:
         channel = self._exchange.channels.get(channel_id)
         if channel is None:
-            raise Refused(404, "Channel not found")
+            raise Refused(404, otherwise)
         return channel
 
     def _in_app(self, channel_id: str) -> Channel:
@@ -371,41 +401,58 @@ class Pbx:
         """Of a Local channel to a place: INVALID when there is no such place."""
         technology, _, resource = name.partition("/")
         if technology.lower() == "local":
-            known = resource.partition("@")[2].partition("/")[0] in self._exchange.places
+            exten, _, context = resource.partition("@")
+            known = context in self._places and is_place(context, exten)
         else:
-            known = self._has_contact(resource)
+            known = technology.upper() == "PJSIP" and self._has_contact(resource)
         return {"name": name, "state": "NOT_INUSE" if known else "INVALID"}
 
-    def info(self) -> Json:
+    def info(self) -> dict[str, Json]:
+        build = dict.fromkeys(("os", "kernel", "machine", "options", "date", "user"), "simulated")
+        files = {
+            "name": "",
+            "default_language": "en",
+            "setid": {"user": "", "group": ""},
+            "max_open_files": 20_000,
+        }
         return {
-            "build": {"os": "Linux", "kernel": "", "machine": "", "options": "", "date": "", "user": ""},
+            "build": build,
             "system": {"version": self.version, "entity_id": ASTERISK_ID},
-            "config": {"name": "simulated", "default_language": "en", "setid": {"user": "", "group": ""}},
+            "config": files,
             "status": {"startup_time": self.startup_time, "last_reload_time": self.startup_time},
         }
 
     def endpoints(self) -> list[Json]:
-        return [
-            {
-                "technology": "PJSIP",
-                "resource": name,
-                "state": "online" if trunk.has_contact else "offline",
-                "channel_ids": [
-                    channel.id
-                    for channel in self._exchange.channels.values()
-                    if channel.endpoint == f"PJSIP/{name}"
-                ],
-            }
-            for name, trunk in self._exchange.trunks.items()
-        ]
+        return [self._exchange.endpoint(name) for name in self._exchange.trunks]
 
 
-def _types(asked: Mapping[str, Any], key: str) -> list[Json]:
-    entries = asked.get(key) or []
+_FUNCTIONS: Mapping[str, Callable[[Channel], object]] = {
+    "CALLERID(num)": lambda channel: channel.caller["number"],
+    "CALLERID(name)": lambda channel: channel.caller["name"],
+    "CHANNEL(state)": lambda channel: channel.state,
+    "CHANNEL(name)": lambda channel: channel.name,
+}
+
+
+def _endpoint(asked: Mapping[str, Any]) -> tuple[str, str]:
+    """Technology, in capitals, and resource."""
+    endpoint = str(asked.get("endpoint") or "")
+    if not endpoint:
+        raise Refused(400, "Endpoint must be specified")
+    technology, slash, resource = endpoint.partition("/")
+    if not slash or not resource:
+        raise Refused(400, "Invalid endpoint specified")
+    return technology.upper(), resource
+
+
+def _types(asked: Mapping[str, Any], key: str) -> list[Json] | None:
+    entries = asked.get(key)
+    if entries is None:
+        return None
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and "type" in entry for entry in entries
     ):
-        raise Refused(400, f"Invalid parameter: {key} is no list of objects with a type")
+        raise Refused(400, "Invalid format definition")
     return entries
 
 
@@ -429,7 +476,7 @@ def _args(asked: Mapping[str, Any]) -> list[str]:
 
 
 def _place(asked: Mapping[str, Any]) -> Place:
-    context, exten = str(asked.get("context") or "default"), str(asked["extension"])
+    context, exten = str(asked.get("context") or "default"), str(asked.get("extension") or "s")
     return Place(context, exten, _whole(asked, "priority", 1))
 
 

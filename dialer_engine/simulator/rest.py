@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dialer_engine.simulator.channels import stamp
 from dialer_engine.simulator.pbx import Pbx, Refused, variables_of
 
 Act = Callable[[Pbx, float, Sequence[str], Mapping[str, Any]], object]
@@ -32,7 +33,7 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
             200, lambda pbx, now, names, asked: pbx.unsubscribe(now, names[0], _text(asked, "eventSource"))
         ),
     },
-    "asterisk/*": {"GET": Route(200, lambda pbx, _, names, asked: _about(pbx, names[0], asked))},
+    "asterisk/*": {"GET": Route(200, lambda pbx, now, names, asked: _about(pbx, now, names[0], asked))},
     "channels": {
         "GET": Route(200, lambda pbx, now, _, __: pbx.channels(now)),
         "POST": Route(200, lambda pbx, now, _, asked: pbx.originate(now, None, asked)),
@@ -54,7 +55,12 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
         "GET": Route(
             200, lambda pbx, now, names, asked: {"value": pbx.variable(now, names[0], _text(asked, "variable"))}
         ),
-        "POST": Route(204, lambda pbx, now, names, asked: pbx.set_variables(now, names[0], _pair(asked))),
+        "POST": Route(
+            204,
+            lambda pbx, now, names, asked: pbx.set_variable(
+                now, names[0], _text(asked, "variable"), str(asked.get("value", ""))
+            ),
+        ),
     },
     "channels/*/variables": {
         "POST": Route(204, lambda pbx, now, names, asked: pbx.set_variables(now, names[0], variables_of(asked)))
@@ -66,6 +72,9 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
         "DELETE": Route(204, lambda pbx, now, names, _: pbx.stop_playback(now, names[0])),
     },
 }
+
+
+_MISSING = {"variable": "Variable name is required", "eventSource": "Invalid event source URI scheme"}
 
 
 def carry_out(
@@ -86,9 +95,9 @@ def _begin(pbx: Pbx, now: float, name: str, asked: Mapping[str, Any]) -> object:
     return pbx.create(now, asked) if name == "create" else pbx.originate(now, name, asked)
 
 
-def _about(pbx: Pbx, name: str, asked: Mapping[str, Any]) -> object:
+def _about(pbx: Pbx, now: float, name: str, asked: Mapping[str, Any]) -> object:
     if name == "ping":
-        return {"asterisk_id": pbx.info()["system"]["entity_id"], "ping": "pong", "timestamp": pbx.startup_time}
+        return {"asterisk_id": pbx.info()["system"]["entity_id"], "ping": "pong", "timestamp": stamp(now)}
     if name != "info":
         raise Refused(404, "Resource not found")
     info = pbx.info()
@@ -99,9 +108,5 @@ def _about(pbx: Pbx, name: str, asked: Mapping[str, Any]) -> object:
 def _text(asked: Mapping[str, Any], key: str) -> str:
     value = asked.get(key)
     if not isinstance(value, str) or not value:
-        raise Refused(400, f"Missing parameter {key}")
+        raise Refused(400, _MISSING.get(key, f"Missing parameter {key}"))
     return value
-
-
-def _pair(asked: Mapping[str, Any]) -> dict[str, str]:
-    return {_text(asked, "variable"): str(asked.get("value", ""))}

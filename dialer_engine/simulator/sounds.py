@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dialer_engine.simulator.threads import FOREVER
@@ -20,18 +20,19 @@ SECONDS = {
     "im-sorry": 1.04,
     "please-try-call-later": 2.18,
     "queue-thankyou": 1.6,
+    "silence/1": 1.0,
     "tt-weasels": 2.96,
     "vm-goodbye": 0.88,
+    "vm-intro": 5.66,
     "vm-press": 0.74,
 }
 OTHER_SECONDS = 2.0
-CHARACTER_SECONDS = 0.8
-"""A spoken digit, letter, or word of a number."""
+SPOKEN_SECONDS = {"digits": 0.84, "characters": 0.71, "number": 1.35}
+"""Of each character."""
 MISSING = "no-such-"
 """A sound whose name begins so is a file that is not there; a recording never is."""
 
-SPOKEN = ("number", "digits", "characters")
-STOPPABLE = ("sound", "recording")
+STOPPABLE = ("sound", "tone")
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +46,6 @@ class Playback:
     state: str = "queued"
     at: int = 0  # which of its media
     is_stopped: bool = False
-    is_lost: bool = field(default=False)
 
     @property
     def kind(self) -> str:
@@ -64,13 +64,16 @@ class Playback:
         return playback
 
 
+def is_known(uri: str) -> bool:
+    """Of a kind that can be played. No recording is there."""
+    return uri.partition(":")[0] in ("sound", "tone", *SPOKEN_SECONDS)
+
+
 def seconds(uri: str) -> float | None:
-    """How long it lasts; None when it cannot be played."""
+    """How long it lasts; None when it is not there."""
     kind, _, name = uri.partition(":")
     if kind == "sound":
         return None if name.startswith(MISSING) else SECONDS.get(name, OTHER_SECONDS)
-    if kind in SPOKEN:
-        return CHARACTER_SECONDS * len(name)
     if kind == "tone":
         return FOREVER
-    return None
+    return SPOKEN_SECONDS[kind] * len(name)

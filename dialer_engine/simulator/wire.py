@@ -214,7 +214,7 @@ class Simulator:
         secret = f"{self.username}:{self.password}"
         given = request.headers.get("Authorization", "")
         if given != f"Basic {base64.b64encode(secret.encode()).decode()}" and asked.get("api_key") != secret:
-            raise Refused(401, "Authentication required", key="error")
+            raise Refused(401, "Authentication required")
 
     async def _ari(
         self, request: web.BaseRequest, path: str, parts: Sequence[str], asked: Mapping[str, Any]
@@ -271,11 +271,9 @@ class Simulator:
         socket = EventSocket(transport, self.faults, self._dice)
         everything = str(asked.get("subscribeAll", "")).lower() in ("true", "yes", "1")
         app = self.pbx.connect(time.time(), name, socket.hear, everything=everything)
-        old = self._sockets.get(name)
+        if name in self._sockets:
+            self._sockets[name].flush()  # it has been told that it is replaced; Asterisk leaves it open
         self._sockets[name] = socket
-        if old is not None:
-            old.flush()
-            old.close(1000)
         self._turn()
         try:
             async for message in response:
@@ -401,9 +399,9 @@ def _decoded(body: bytes) -> dict[str, Any]:
     try:
         asked = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError as exc:
-        raise Refused(400, "Failed to parse JSON: invalid or oversized") from exc
+        raise Refused(400, "Error parsing request body") from exc
     if not isinstance(asked, dict):
-        raise Refused(400, "JSON must be an object")
+        raise Refused(400, "Error parsing request body")
     return asked
 
 

@@ -122,6 +122,16 @@ def _name(text: str) -> str:
     return text
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path: the daemon and the commands stand in different directories")
+    return path
+
+
+def _state_directory() -> Path:
+    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or "/var/lib/dialer-engine")
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -271,13 +281,23 @@ class DaemonSettings(_Section):
     """
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """How long a stop waits for live calls; the next start adopts the others. Keep it below TimeoutStopSec."""
+    data_directory: Annotated[Path, AfterValidator(_absolute)] = Field(default_factory=_state_directory)
+    """Where files are kept: archived results. Default: systemd's StateDirectory, else /var/lib/dialer-engine.
+
+    Two installations need two of them, or two redis.prefix.
+    """
+
+    def archive_of(self, prefix: str) -> Path:
+        """Where the archived results of the installation with this prefix stand."""
+        return self.data_directory / "results" / prefix
 
 
 class ResultsSettings(_Section):
     """What becomes of old results."""
 
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 90
-    """Days in Redis; a nightly job removes older ones. Export before, they are not kept elsewhere."""
+    """Days in Redis; a nightly job moves older ones, whole UTC days, to files in daemon.data_directory. `export`
+    reads both."""
 
 
 class QueueSettings(_Section):

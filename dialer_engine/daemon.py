@@ -30,6 +30,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from dialer_engine import __version__, api, log, metrics
 from dialer_engine import config as configuration
+from dialer_engine.archive import Archive
 from dialer_engine.ari import Ari, AriConfig, AriEvent, AriState
 from dialer_engine.config import Config
 from dialer_engine.core.compliance import NumberPolicy
@@ -41,7 +42,10 @@ from dialer_engine.store import Store
 ALIVE_SECONDS = 10.0
 """Without a pass for so long the daemon calls itself dead. A pass is due every half second."""
 AUDIT_SECONDS = 60
+TIDY_SECONDS = 60
 PULSE_SECONDS = 1.0
+ARCHIVE_AFTER_SECONDS = 1.0
+"""After the start, for a daemon that is down every night; what it adopts goes before."""
 
 _log = log.get("daemon")
 
@@ -238,18 +242,20 @@ class _Daemon:
         )
         jobs.add_job(_job("audit", self._engine.audit), "interval", seconds=AUDIT_SECONDS)
         jobs.add_job(self._engine.wake, "cron", second=0)  # active periods begin and end on minutes, mostly
-        jobs.add_job(_job("trim results", self._trim_results), "cron", hour=3, minute=17)
+        jobs.add_job(_job("tidy", self._store.tidy), "interval", seconds=TIDY_SECONDS)
+        soon = datetime.now(UTC) + timedelta(seconds=ARCHIVE_AFTER_SECONDS)
+        jobs.add_job(
+            _job("archive results", self._archive_results), "cron", hour=3, minute=17, next_run_time=soon
+        )
         jobs.add_job(_job("drop old generations", self._drop_old_generations), "cron", minute=41)
         return jobs
 
-    async def _trim_results(self) -> None:
-        keep = timedelta(days=self._config.results.keep_days)
-        before = (datetime.now(UTC) - keep).timestamp()
+    async def _archive_results(self) -> None:
+        config = self._config
+        archive = Archive(config.daemon.archive_of(config.redis.prefix), self._store.results)
+        keep = timedelta(days=config.results.keep_days)
         snapshot = await self._store.campaigns.load(now=time.time())
-        for campaign in snapshot.campaigns:
-            trimmed = await self._store.results.trim(campaign, before=before)
-            if trimmed:
-                _log.info("trimmed results", campaign=campaign, results=trimmed)
+        await archive.move(snapshot.campaigns, before=datetime.now(UTC) - keep, owner=config.daemon.name)
 
     async def _drop_old_generations(self) -> None:
         dropped = await self._store.lists.drop_old_generations()

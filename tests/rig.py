@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -63,6 +64,19 @@ def serial() -> int:
     return next(_serials)
 
 
+def result_of(fields: Mapping[str, str]) -> dict[str, Any]:
+    """An entry of a stream of results (docs/redis.md) as spec section 7 shapes it, `redialAt` as epoch seconds."""
+    item: dict[str, Any] = {name: value or None for name, value in fields.items()}
+    item |= {name: json.loads(fields[name] or empty) for name, empty in (("values", "{}"), ("path", "[]"))}
+    item |= {name: int(fields[name]) if fields[name] else None for name in ("cause", "sipCode", "run")}
+    for name in ("originatedAt", "ringingAt", "answeredAt", "leftIvrAt", "connectedAt", "endedAt"):
+        if fields[name]:
+            item[name] = datetime.fromtimestamp(float(fields[name]), UTC).isoformat(timespec="milliseconds")
+    item["attributes"] = json.loads(fields["attributes"])
+    item["redialAt"] = float(fields["redial"]) if fields["redial"] else None
+    return {**item, "variables": {}, "notes": [], **json.loads(fields["more"] or "{}")}
+
+
 class RigError(Exception):
     """Something did not happen in time."""
 
@@ -104,6 +118,7 @@ app = "{self.app}"
 bind = "127.0.0.1:0"
 [daemon]
 name = "{self.name}"
+data_directory = "{self.directory}/data"
 [log]
 show_numbers = true
 [dialing]
@@ -267,16 +282,9 @@ dial_string = "Local/${{num}}@from-internal-status"
         return found
 
     def results(self, campaign: int) -> list[dict[str, Any]]:
-        """Every result, oldest first, as spec section 7 shapes it, `redialAt` as epoch seconds."""
-        items = []
+        """Every result, oldest first, as `result_of` gives it."""
         entries: Any = self.redis.xrange(self.key(f"campaign:{campaign}:results"))
-        for _, fields in entries:
-            item = json.loads(fields["r"])
-            item |= {"attempt": fields["attempt"], "run": int(fields["run"]), "member": fields["member"]}
-            item["attributes"] = json.loads(fields["attributes"])
-            item["redialAt"] = float(fields["redial"]) if fields["redial"] else None
-            items.append(item)
-        return items
+        return [result_of(fields) for _, fields in entries]
 
     def statuses(self, campaign: int) -> Counter[str]:
         return Counter(item["status"] for item in self.results(campaign))

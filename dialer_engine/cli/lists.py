@@ -54,17 +54,10 @@ def import_(call_list: Id, file: File, config: ConfigFile = None, strict: Strict
 
 @app.command()
 def append(call_list: Id, file: File, config: ConfigFile = None, strict: Strict = False) -> None:
-    """Add rows to the end. Campaigns that run dial them too. --strict ends at the first bad row."""
+    """Add rows to the end: all of them, when the last has been read. Campaigns that run dial them too."""
 
     async def write(at: Visit, rows: Batches) -> Written:
-        info = await at.store.lists.info(ListId(call_list))
-        written = Written(id=info.id, generation=info.generation, written=0, repeats=0)
-        async for batch in rows:
-            part = await at.store.lists.append(ListId(call_list), batch)
-            written = Written(
-                part.id, part.generation, written.written + part.written, written.repeats + part.repeats
-            )
-        return written
+        return await at.store.lists.append_all(ListId(call_list), rows)
 
     _imported(config, file, strict, write)
 

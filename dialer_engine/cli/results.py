@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
+import orjson
 import typer
 
+from dialer_engine.archive import Archive, Missing
 from dialer_engine.cli.rows import Format
-from dialer_engine.cli.session import ConfigFile, Visit, epoch, visit
+from dialer_engine.cli.session import ConfigFile, Visit, epoch, tell, visit
 from dialer_engine.core.model import CampaignId, Status
 
 COLUMNS = (
@@ -19,7 +21,6 @@ COLUMNS = (
     "sipCode", "agent", "recording", "originatedAt", "ringingAt", "answeredAt", "leftIvrAt", "connectedAt",
     "endedAt", "redialAt",
 )  # fmt: skip
-PAGE = 1000
 
 
 def export(
@@ -30,31 +31,31 @@ def export(
     status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
     run: Annotated[int | None, typer.Option(help="Only of this run.")] = None,
 ) -> None:
-    """Results of a campaign to standard output, oldest first, in bounded memory."""
+    """Results of a campaign to standard output, oldest first, archived ones included, in bounded memory."""
     begin = epoch(since, "--since") if since else None
 
-    def wanted(item: Mapping[str, object]) -> bool:
-        return (status is None or item.get("status") == status) and (run is None or item.get("run") == run)
-
-    async def work(at: Visit) -> None:
-        await at.store.campaigns.read(CampaignId(campaign))  # a campaign that is not there is no empty export
+    async def work(at: Visit) -> Missing | None:
+        of = CampaignId(campaign)
+        await at.store.campaigns.read(of)  # a campaign that is not there is no empty export
+        archive = Archive(at.config.daemon.archive_of(at.config.redis.prefix), at.store.results)
+        missing = await archive.missing(of, since=begin)
         write = _csv() if form == "csv" else _ndjson
-        cursor = None
-        while True:
-            page = await at.store.results.read(
-                CampaignId(campaign), after=cursor, since=begin, count=PAGE, wanted=wanted
-            )
-            for item in page.items:
+        async for item in archive.read(of, since=begin):
+            if (status is None or item.get("status") == status) and (run is None or item.get("run") == run):
                 write(item)
-            if page.next is None:
-                return
-            cursor = page.next
+        return missing
 
-    visit(config, work)
+    missing = visit(config, work)
+    if missing is not None:
+        tell(
+            f"this is not all: {missing.count} more were archived by {', '.join(missing.daemons)} "
+            f"and are in no file of {missing.directory}; export where they are, or bring their files here"
+        )
+        raise typer.Exit(1)
 
 
 def _ndjson(item: Mapping[str, object]) -> None:
-    print(json.dumps(item, ensure_ascii=False))
+    print(orjson.dumps(item).decode())
 
 
 def _csv() -> Callable[[Mapping[str, object]], None]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Literal, TypeVar
 
 import typer
 from rich import progress
@@ -21,6 +25,8 @@ from dialer_engine.store.contract import contact_row
 BATCH = 1000
 _TOLD = 10
 _NUMBER_COLUMNS = ("number", "phone", "phone_number", "telephone", "msisdn")
+
+_T = TypeVar("_T")
 
 Format = Annotated[Literal["csv", "ndjson"], typer.Option("--format", help="How it is written.")]
 
@@ -84,21 +90,47 @@ def _numbered(file: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
 async def batches(
     lines: Iterator[Line], policy: NumberPolicy, refused: Refused, *, strict: bool, source: str
 ) -> AsyncIterator[Sequence[tuple[str, str]]]:
-    """(identity, row) in batches. A row that is no contact is refused; `strict`: Invalid is raised instead."""
-    batch: list[tuple[str, str]] = []
+    """(identity, row) in batches, read in a thread: the loop goes on while a file is slow or says nothing.
+
+    A row that is no contact is refused; `strict`: Invalid is raised instead.
+    """
+    contacts = _contacts(lines, policy, refused, strict=strict, source=source)
+    while batch := await _in_thread(lambda: list(islice(contacts, BATCH))):
+        yield batch
+
+
+def _contacts(
+    lines: Iterator[Line], policy: NumberPolicy, refused: Refused, *, strict: bool, source: str
+) -> Iterator[tuple[str, str]]:
     for line, number, attributes in lines:
         try:
-            batch.append(contact_row({"number": number, "attributes": attributes}, policy))
+            yield contact_row({"number": number, "attributes": attributes}, policy)
         except Invalid as exc:
             problem = Problem(f"{source}:{line}", str(exc))
             if strict:
                 raise Invalid([problem]) from exc
             refused.add(problem)
-        if len(batch) >= BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+
+
+async def _in_thread(read: Callable[[], _T]) -> _T:
+    """In a thread of its own that nobody waits for at the end: standard input may keep it for ever."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[_T] = loop.create_future()
+
+    def tell(outcome: Callable[[], None]) -> None:
+        if not done.done():
+            outcome()
+
+    def work() -> None:
+        try:
+            result = read()
+        except Exception as exc:  # noqa: BLE001 - it belongs to who waits for the answer
+            loop.call_soon_threadsafe(tell, partial(done.set_exception, exc))
+        else:
+            loop.call_soon_threadsafe(tell, partial(done.set_result, result))
+
+    threading.Thread(target=work, name="reader", daemon=True).start()
+    return await done
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dialer_engine.store.answers import Answers
 from dialer_engine.store.calls import Calls
 from dialer_engine.store.campaigns import Campaigns
 from dialer_engine.store.dnc import DoNotCallLists
+from dialer_engine.store.imports import FREED_AT_ONCE
 from dialer_engine.store.ivrs import Ivrs
 from dialer_engine.store.link import Link, connect
 from dialer_engine.store.lists import Lists
@@ -69,6 +70,12 @@ class Store:
 
     async def resume(self, *, by: str, now: float) -> None:
         await self._link.run("stop", by, now, 0)
+
+    async def tidy(self) -> None:
+        """Free what ended runs and dead imports have left, in slices. Housekeeping."""
+        await self.lists.imports.clean_up()
+        while await self._link.run("sweep", FREED_AT_ONCE):
+            pass
 
     async def stopped(self) -> dict[str, object] | None:
         """Who has stopped everything and when, as far as is known; None: nothing is stopped."""

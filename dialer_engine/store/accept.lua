@@ -4,13 +4,13 @@
 local id, run, list, generation, cursor, new_cursor = unpack(ARGV, 1, 6)
 local KEPT_REFUSALS = 1000
 local key = campaign_key(id, 'run')
-local at = call('HMGET', key, 'generation:' .. list, 'cursor:' .. list, 'sequence')
+local at = call('HMGET', key, 'generation:' .. list, 'cursor:' .. list, 'sequence', 'seen')
 local now_is = state_of(id)
 local there = now_is.state == 'RUNNING' and now_is.run == run and at[1] == generation and at[2] == cursor
 if not there then return {1, tonumber(at[2] or 0), 0, 0} end
 
 local refused_count = tonumber(ARGV[7])
-local prefix, layers = campaign_key(id, 'seen'), layers_of(key, 'layers')
+local prefix, layers = seen_of(id, at[4]), layers_of(key, 'layers')
 local before = tonumber(at[3] or 0)
 local sequence, repeats = before, 0
 call('HSET', key, 'cursor:' .. list, new_cursor)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-import orjson
-
 from dialer_engine.core.model import AttemptId, CampaignId, CampaignState, Due, TrunkName
 from dialer_engine.store.link import Argument, Link
 from dialer_engine.store.records import (
@@ -26,6 +24,7 @@ from dialer_engine.store.records import (
     SentKind,
     SentReply,
 )
+from dialer_engine.store.results import stored
 
 # What claim and mark_sent write into an attempt; everything else there is `progress`.
 CLAIM_FIELDS = frozenset(
@@ -101,11 +100,10 @@ class Calls:
         An ended or earlier run gets its result and no re-dial.
         """
         step, member, at = _next_fields(next)
-        text = orjson.dumps(result).decode()
-        status = str(result["status"])
-        return bool(
-            await self._link.run("settle", attempt_id, owner, text, status, step, member, at, now, *counters)
-        )
+        counted = [str(result["status"]), *counters]
+        pairs = [part for pair in stored(result).items() for part in pair]
+        follows = (step, member, at, now)
+        return bool(await self._link.run("settle", attempt_id, owner, *follows, len(counted), *counted, *pairs))
 
     async def release(self, attempt_id: AttemptId, *, owner: str) -> bool:
         """Due again exactly where it was; only for who knows that nothing was sent. False: it is gone.

@@ -33,7 +33,7 @@ local EFFECT = {
     call('HINCRBY', key, 'run', 1)
     drop_waiting(id)
     call('DEL', run_key)
-    call('HSET', run_key, 'layers', layer_for(tonumber(rows)))
+    call('HSET', run_key, 'layers', layer_for(tonumber(rows)), 'seen', call('INCR', base .. ':next:seen'))
     pin_lists()
   end,
   pause = function() call('HSET', key, 'state', 'PAUSED') end,

@@ -91,17 +91,20 @@ local function release_attempt(id, attempt)
 end
 
 -- Numbers seen, in sets of integers so small that Redis keeps each as a sorted array of 8 bytes a number.
--- `layers` holds the bucket counts, "1,2,4": when the last layer is full a wider one is begun, because a number
+-- `layers` holds the bucket counts, "3,24": when the last layer is full a wider one is begun, because a number
 -- cannot move.
 local BUCKET = 400  -- of set-max-intset-entries, 512
+local WIDER = 8  -- times the layer before
 
 local function layer_for(numbers) return math.max(1, math.ceil(numbers / BUCKET)) end
 
-local function layers_of(hash, field)
+local function layers_in(text)
   local layers = {}
-  for buckets in string.gmatch(call('HGET', hash, field) or '1', '%d+') do table.insert(layers, tonumber(buckets)) end
+  for buckets in string.gmatch(text, '%d+') do table.insert(layers, tonumber(buckets)) end
   return layers
 end
+
+local function layers_of(hash, field) return layers_in(call('HGET', hash, field) or '1') end
 
 -- Multiplication modulo a prime: numbers given out in steps spread over any number of buckets. All is exact in
 -- doubles: 14 digits are below 2^53, and so is the product.
@@ -125,24 +128,59 @@ local function seen(prefix, layers, identity)
   return key, integer, false
 end
 
--- Called before `coming` numbers are looked at.
+-- Called before `coming` numbers are looked at. Every layer is one more place to look for a number, so they widen
+-- fast; what a wide one costs while it is nearly empty, about a byte a number, is less than a look.
 local function make_room(hash, suffix, layers, coming)
   local last = layers[#layers]
   local size = tonumber(call('HGET', hash, 'layered' .. suffix) or 0)
   if size + coming <= last * BUCKET then return end
-  table.insert(layers, layer_for(math.max(last * 2 * BUCKET, coming)))
+  table.insert(layers, layer_for(math.max(last * WIDER * BUCKET, coming)))
   call('HSET', hash, 'layers' .. suffix, table.concat(layers, ','), 'layered' .. suffix, 0)
 end
 
-local function drop_seen(prefix, layers)
-  call('UNLINK', prefix .. ':other')
-  for layer, buckets in ipairs(layers) do
-    for bucket = 0, buckets - 1 do call('UNLINK', prefix .. string.format(':%d:%d', layer, bucket)) end
+-- One list: an import's key, and rows to the end of a generation. `rows` is identity, row, identity, row ... from
+-- `first` on; returns how many were written and how many were repeats.
+local function import_key(number) return base .. ':import:' .. number end
+
+local function add_rows(generation, rows, first)
+  local meta, prefix = base .. ':meta', base .. ':seen:' .. generation
+  local layers = layers_of(meta, 'layers:' .. generation)
+  local written, repeats = 0, 0
+  make_room(meta, ':' .. generation, layers, (#rows - first + 1) / 2)
+  for i = first, #rows, 2 do
+    local set, name, known = seen(prefix, layers, rows[i])
+    if known then
+      repeats = repeats + 1
+    else
+      call('RPUSH', base .. ':rows:' .. generation, rows[i + 1])
+      call('SADD', set, name)
+      written = written + 1
+    end
   end
+  if written > 0 then call('HINCRBY', meta, 'layered:' .. generation, written) end
+  return written, repeats
 end
+
+-- Free at most `count` of the sets, the last ones first: all of a long list at once would hold up everybody.
+-- Returns the layers that are left, "" when all is gone.
+local function drop_seen(prefix, layers, count)
+  while count > 0 and #layers > 0 do
+    local layer, buckets = #layers, layers[#layers]
+    local left = math.max(0, buckets - count)
+    for bucket = left, buckets - 1 do call('UNLINK', prefix .. string.format(':%d:%d', layer, bucket)) end
+    count = count - (buckets - left)
+    layers[layer] = left > 0 and left or nil
+  end
+  if #layers == 0 then call('UNLINK', prefix .. ':other') end
+  return table.concat(layers, ',')
+end
+
+-- Where the numbers of the current run stand. Each run has a place of its own: an ended one's is swept later.
+local function seen_of(id, place) return campaign_key(id, 'seen:' .. place) end
 
 -- The waiting contacts of a run that ends; its counts and its live calls stay.
 local function drop_waiting(id)
+  local run = call('HMGET', campaign_key(id, 'run'), 'seen', 'layers')
+  if run[1] then call('RPUSH', base .. ':unwanted', seen_of(id, run[1]) .. ' ' .. (run[2] or '1')) end
   call('UNLINK', campaign_key(id, 'fresh'), campaign_key(id, 'due'))
-  drop_seen(campaign_key(id, 'seen'), layers_of(campaign_key(id, 'run'), 'layers'))
 end

@@ -12,7 +12,9 @@ drop_waiting(id)
 for run = 0, tonumber(now_is.run) do
   call('UNLINK', campaign_key(id, 'stats:' .. run), campaign_key(id, 'refused:' .. run))
 end
-for _, name in ipairs({'definition', 'versions', 'state', 'run', 'results', 'plan'}) do call('UNLINK', campaign_key(id, name)) end
+for _, name in ipairs({'definition', 'versions', 'state', 'run', 'results', 'archived', 'plan'}) do
+  call('UNLINK', campaign_key(id, name))
+end
 call('UNLINK', base .. ':dnc:campaign:' .. id)
 call('SREM', base .. ':campaigns', id)
 wake('campaign ' .. id)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from dialer_engine.core.model import CampaignState, ListId
 from dialer_engine.errors import Conflict, Invalid, NotFound, Rejected
 from dialer_engine.store.campaigns import Campaigns, numbers
 from dialer_engine.store.contract import parse_row
+from dialer_engine.store.imports import Batches, Imports, NumberedRow
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import ListInfo, Written
-
-NumberedRow = tuple[str, str]  # (identity of the number, row as stored)
 
 ROWS_AT_ONCE = 1000
 ENDED = (CampaignState.NEW, CampaignState.COMPLETED, CampaignState.REMOVED)
@@ -22,35 +21,52 @@ class Lists:
     def __init__(self, link: Link, campaigns: Campaigns) -> None:
         self._link = link
         self._campaigns = campaigns
+        self.imports = Imports(link)
         self._current_at_last_drop: dict[ListId, int] = {}
 
-    async def create(self, name: str, batches: AsyncIterable[Sequence[NumberedRow]]) -> Written:
+    async def create(self, name: str, batches: Batches) -> Written:
         """A new list, visible to campaigns only when its last batch is in. Repeated numbers are dropped."""
+        await self.imports.clean_up()
         call_list = ListId(await self._link.do("INCR", self._link.key("next:list")))
-        written = await self._import(call_list, 1, batches)
-        await self._publish(written, name)
-        await self._link.do("SADD", self._link.key("lists"), call_list)
+        async with self.imports.begin(call_list, 1) as begun:
+            written = await begun.fill(batches)
+            await begun.publish(name)
+            await self._link.do("SADD", self._link.key("lists"), call_list)
+            if not await begun.lives():  # then its rows may have been freed right before it was listed
+                await self._link.do("SREM", self._link.key("lists"), call_list)
+                raise begun.given_up()
         return written
 
-    async def replace(
-        self, call_list: ListId, batches: AsyncIterable[Sequence[NumberedRow]], *, name: str | None = None
-    ) -> Written:
+    async def replace(self, call_list: ListId, batches: Batches, *, name: str | None = None) -> Written:
         """A new generation; running campaigns take it at `reload` or the next run.
 
         Raises NotFound, and Conflict when a later replacement was finished first.
         """
         await self._require(call_list)
-        generation = await self._link.run("generation", "", base=self._link.list_base(call_list))
-        written = await self._import(call_list, generation, batches)
-        await self._publish(written, name or "")
+        await self.imports.clean_up()
+        async with self.imports.begin(call_list) as begun:
+            written = await begun.fill(batches)
+            await begun.publish(name or "")
+            await self._require(call_list)
+        return written
+
+    async def append_all(self, call_list: ListId, batches: Batches) -> Written:
+        """Rows of any number to the end of the current generation: all of them, or none. Raises NotFound."""
+        await self._require(call_list)
+        await self.imports.clean_up()
+        async with self.imports.begin(call_list) as begun:
+            written = await begun.append(batches)
+            await self._require(call_list)
+        await self._tell_readers(call_list)
         return written
 
     async def append(self, call_list: ListId, rows: Sequence[NumberedRow]) -> Written:
-        """Add rows to the end of the current generation. Raises NotFound."""
+        """A few rows to the end of the current generation, in one step. Raises NotFound."""
         await self._require(call_list)
-        written = await self._append(call_list, "", rows)
-        await self._link.do("PUBLISH", self._link.key("wake"), f"list {call_list}")
-        return written
+        flat = [part for row in rows for part in row]
+        answer = await self._link.run("append", "", *flat, base=self._link.list_base(call_list))
+        await self._tell_readers(call_list)
+        return Written(call_list, *answer)
 
     async def strike_out(self, call_list: ListId, identity: str, same: Callable[[str], bool]) -> int:
         """Overwrite by `-` every row of which `same(number)` is true; returns how many. Raises NotFound."""
@@ -84,23 +100,27 @@ class Lists:
         info = await self.info(call_list)
         if users := await self._campaigns.naming(call_list=call_list):
             raise Conflict(f"call list {call_list} is used by campaigns {', '.join(map(str, users))}")
-        await self._link.do("SREM", self._link.key("lists"), call_list)
-        await self._drop(call_list, range(1, info.generation + 1))
-        await self._link.do("UNLINK", f"{self._link.list_base(call_list)}:meta")
+        left = [self.imports.name(call_list, one) for one in range(1, info.generation + 1)]
+        await self._link.many(
+            [("SREM", self._link.key("lists"), call_list), ("SADD", self._link.key("imports"), *left)]
+        )
+        await self.imports.clean_up()
 
     async def drop_old_generations(self) -> int:
         """Free generations no run reads or has contacts on; returns how many. Housekeeping.
 
         One that was still current at the housekeeping before is left: a start may be about to pin it.
         """
-        in_use = await self._generations_in_use()
+        in_use, imported = await self._generations_in_use(), await self.imports.under_way()
         dropped = 0
         for info in await self.all():
+            if info.id in imported:  # rows may be on their way to an old generation
+                continue
             meta = f"{self._link.list_base(info.id)}:meta"
             oldest = int(await self._link.do("HGET", meta, "oldest") or 1)
             before = min(self._current_at_last_drop.get(info.id, 0), info.generation)
             old = [one for one in range(oldest, before) if (info.id, one) not in in_use]
-            await self._drop(info.id, old)
+            await self.imports.drop(info.id, old)
             dropped += len(old)
             kept = [one for one in range(oldest, before) if one not in old]
             await self._link.do("HSET", meta, "oldest", min(kept, default=max(oldest, before)))
@@ -127,34 +147,12 @@ class Lists:
                     in_use.add((int(call_list), int(generation)))
         return in_use
 
-    async def _drop(self, call_list: ListId, generations: Sequence[int]) -> None:
-        for generation in generations:
-            await self._link.run("drop_generation", generation, base=self._link.list_base(call_list))
-
     async def _require(self, call_list: ListId) -> None:
         if not await self._link.do("SISMEMBER", self._link.key("lists"), call_list):
             raise NotFound(f"there is no call list {call_list}")
 
-    async def _import(
-        self, call_list: ListId, generation: int, batches: AsyncIterable[Sequence[NumberedRow]]
-    ) -> Written:
-        written = repeats = 0
-        async for batch in batches:
-            part = await self._append(call_list, generation, batch)
-            written += part.written
-            repeats += part.repeats
-        return Written(call_list, generation, written, repeats)
-
-    async def _append(self, call_list: ListId, generation: int | str, rows: Sequence[NumberedRow]) -> Written:
-        flat = [part for row in rows for part in row]
-        answer = await self._link.run("append", generation, *flat, base=self._link.list_base(call_list))
-        return Written(call_list, *answer)
-
-    async def _publish(self, written: Written, name: str) -> None:
-        base = self._link.list_base(written.id)
-        if not await self._link.run("generation", written.generation, name, base=base):
-            await self._drop(written.id, [written.generation])
-            raise Conflict(f"call list {written.id} has been replaced meanwhile")
+    async def _tell_readers(self, call_list: ListId) -> None:
+        await self._link.do("PUBLISH", self._link.key("wake"), f"list {call_list}")
 
     async def _range(self, call_list: ListId, generation: int, offset: int, count: int) -> list[str]:
         key = f"{self._link.list_base(call_list)}:rows:{generation}"

@@ -268,6 +268,14 @@ class ResultPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Archived:
+    """Results of a campaign that have left Redis for the files of these daemons, the last of them `through`."""
+
+    by: Mapping[str, int]  # name of the daemon -> how many
+    through: str | None  # id in the stream
+
+
+@dataclass(frozen=True, slots=True)
 class DoNotCall:
     number: str
     reason: str = ""

@@ -8,13 +8,23 @@ from datetime import UTC, datetime
 import orjson
 
 from dialer_engine.core.model import CampaignId, Due
+from dialer_engine.errors import Conflict
 from dialer_engine.store.link import Link
-from dialer_engine.store.records import AuditEntry, ResultPage
+from dialer_engine.store.records import Archived, AuditEntry, ResultPage
 
 AT_ONCE = 500  # entries of a stream; decoding them takes some milliseconds
 LOOKED_AT = 10 * AT_ONCE  # at most, per page
 MINUTE_SECONDS = 60.0
 RATED = 100  # results that say how fast a campaign is
+LAST_PLACE = 2**64 - 1  # among the entries of one millisecond
+
+TEXTS = ("status", "extStatus", "cause", "sipCode", "agent", "recording")
+TIMES = ("originatedAt", "ringingAt", "answeredAt", "leftIvrAt", "connectedAt", "endedAt")
+DOCUMENTS = ("values", "path")
+FILLED_IN = ("number", "attempt", "run", "callList", "attributes", "redialAt")  # from the attempt's own record
+
+Entry = tuple[str, Mapping[str, str]]
+"""A result as it stands in Redis: its id in the stream, and its fields."""
 
 
 class Results:
@@ -34,27 +44,54 @@ class Results:
 
         A page may hold fewer (even none) and still have a `next`: one page looks at a bounded number.
         """
-        start = f"({after}" if after else "-" if since is None else f"{int(since * 1000)}-0"
-        key = self._link.campaign_key(campaign, "results")
+        last = after if after or since is None else before_instant(since)
         items: list[Mapping[str, object]] = []
         for _ in range(LOOKED_AT // AT_ONCE):
-            found = await self._link.do("XRANGE", key, start, "+", "COUNT", AT_ONCE)
-            for place, (cursor, fields) in enumerate(found, 1):
-                start = f"({cursor}"
-                item = _item(fields)
-                if wanted(item):
-                    items.append(item)
+            found = await self.entries(campaign, after=last, count=AT_ONCE)
+            for place, (last, fields) in enumerate(found, 1):
+                result = item(fields)
+                if wanted(result):
+                    items.append(result)
                 if len(items) == count:
                     more = place < len(found) or place == AT_ONCE
-                    return ResultPage(tuple(items), cursor if more else None)
+                    return ResultPage(tuple(items), last if more else None)
             if len(found) < AT_ONCE:
                 return ResultPage(tuple(items), None)
-        return ResultPage(tuple(items), start.removeprefix("("))
+        return ResultPage(tuple(items), last)
 
-    async def trim(self, campaign: CampaignId, *, before: float) -> int:
-        """Drop results settled before `before`; returns how many. Retention."""
+    async def entries(
+        self,
+        campaign: CampaignId,
+        *,
+        after: str | None = None,
+        before: float | None = None,
+        count: int = AT_ONCE,
+    ) -> list[Entry]:
+        """Up to `count` entries behind the id `after`, settled before the instant `before`, oldest first."""
         key = self._link.campaign_key(campaign, "results")
-        return int(await self._link.do("XTRIM", key, "MINID", f"{int(before * 1000)}-0"))
+        start = f"({after}" if after else "-"
+        end = "+" if before is None else before_instant(before)
+        found: list[Entry] = await self._link.do("XRANGE", key, start, end, "COUNT", count)
+        return found
+
+    async def lease(self, owner: str, seconds: int) -> bool:
+        """Take, keep or (0 seconds) give back the right to archive, which one daemon has. False: another has it."""
+        return bool(await self._link.run("lease", "archive", owner, seconds))
+
+    async def trim(self, campaign: CampaignId, *, through: str, owner: str) -> int:
+        """Drop entries up to the id `through`, counted as archived by `owner`; returns how many.
+
+        Raises Conflict when another daemon has the right to archive.
+        """
+        trimmed = int(await self._link.run("trim", campaign, through, owner))
+        if trimmed < 0:
+            raise Conflict("another daemon archives now")
+        return trimmed
+
+    async def archived(self, campaign: CampaignId) -> Archived:
+        found = await self._link.do("HGETALL", self._link.campaign_key(campaign, "archived"))
+        through = found.pop("through", None)
+        return Archived({name.removeprefix("by:"): int(count) for name, count in found.items()}, through)
 
     async def stats(self, campaign: CampaignId, run: int) -> dict[str, int]:
         """Settled attempts of a run: {status: n, further counters: n}."""
@@ -110,15 +147,70 @@ def _audited(cursor: str, fields: Mapping[str, str]) -> AuditEntry:
     return AuditEntry(cursor, at, by, action, subject, detail)
 
 
+def before_instant(at: float) -> str:
+    """The last id an entry can have that was settled before this instant."""
+    milliseconds = int(at * 1000) - 1
+    return f"{milliseconds}-{LAST_PLACE}" if milliseconds > 0 else "0-0"
+
+
+def stored(result: Mapping[str, object]) -> dict[str, str]:
+    """A result as settle writes it: always the same fields, so that Redis keeps their names once for many."""
+    known = {name: _text(result.get(name)) for name in TEXTS + DOCUMENTS}
+    times = {name: _seconds(result.get(name)) for name in TIMES}
+    others = result.keys() - {*known, *times, *FILLED_IN}
+    return {**known, **times, "more": _text({name: result[name] for name in sorted(others) if result[name]})}
+
+
+def item(fields: Mapping[str, str]) -> dict[str, object]:
+    """The result in an entry as spec section 7 shapes it; what another program has put there, as it stands."""
+    try:
+        return _item(fields)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return dict(fields)
+
+
 def _item(fields: Mapping[str, str]) -> dict[str, object]:
     """What the attempt knew of itself, around what its call came to."""
-    redial = fields["redial"]
     return {
-        **orjson.loads(fields["r"]),
         "number": fields["number"],
+        "status": fields["status"],
+        "extStatus": fields["extStatus"] or None,
         "attempt": fields["attempt"],
         "run": int(fields["run"]),
         "callList": Due.parse(fields["member"]).contact.call_list,
         "attributes": orjson.loads(fields["attributes"]) or [],
-        "redialAt": datetime.fromtimestamp(float(redial), UTC).isoformat() if redial else None,
+        "values": orjson.loads(fields["values"] or "{}"),
+        "path": orjson.loads(fields["path"] or "[]"),
+        "cause": _whole(fields["cause"]),
+        "sipCode": _whole(fields["sipCode"]),
+        "agent": fields["agent"] or None,
+        "recording": fields["recording"] or None,
+        **{name: _moment(fields[name]) for name in TIMES},
+        "redialAt": _moment(fields["redial"]),
+        "variables": {},
+        "notes": [],
+        **orjson.loads(fields["more"] or "{}"),
     }
+
+
+def _text(value: object) -> str:
+    """Nothing, as most of them are, costs nothing."""
+    match value:
+        case None:
+            return ""
+        case dict() | list() | tuple():
+            return orjson.dumps(value).decode() if value else ""
+        case _:
+            return str(value)
+
+
+def _seconds(moment: object) -> str:
+    return f"{datetime.fromisoformat(moment).timestamp():.3f}" if isinstance(moment, str) else ""
+
+
+def _moment(seconds: str) -> str | None:
+    return datetime.fromtimestamp(float(seconds), UTC).isoformat(timespec="milliseconds") if seconds else None
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text else None

@@ -1,7 +1,7 @@
 -- settle: the result is written and the contact let go, once.
--- ARGV attempt owner|"" result(JSON) status next(REDIAL|RETURN|CLOSE) member at now counter ...
+-- ARGV attempt owner|"" next(REDIAL|RETURN|CLOSE) member at now counters counter ..., then field value ... of the result
 -- Returns 0 when it was done before, or is no more for this owner to do.
-local id, owner, result, status, next_is, member, at, now = unpack(ARGV, 1, 8)
+local id, owner, next_is, member, at, now, counters = unpack(ARGV, 1, 7)
 local attempt = read_attempt(id)
 if not attempt or (owner ~= '' and attempt.owner ~= owner) then return 0 end
 local goes_on = run_goes_on(attempt.campaign, attempt.run)
@@ -9,10 +9,9 @@ local redials = goes_on and next_is == 'REDIAL'
 
 call('XADD', campaign_key(attempt.campaign, 'results'), '*', 'attempt', id, 'run', attempt.run,
      'member', attempt.member, 'number', attempt.number, 'attributes', attempt.attributes,
-     'redial', redials and at or '', 'at', now, 'r', result)
+     'redial', redials and at or '', 'at', now, unpack(ARGV, 8 + counters))
 local stats = campaign_key(attempt.campaign, 'stats:' .. attempt.run)
-call('HINCRBY', stats, status, 1)
-for i = 9, #ARGV do call('HINCRBY', stats, ARGV[i], 1) end
+for i = 8, 7 + counters do call('HINCRBY', stats, ARGV[i], 1) end
 if redials then
   call('ZADD', campaign_key(attempt.campaign, 'due'), at, member)
 elseif goes_on and next_is == 'RETURN' then

@@ -5,7 +5,6 @@ The rules are written down here a second time, from the specification and not fr
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from tests.chaos.callees import NO_INPUT, PBX_LOST, UNKNOWN, Callee, Outcome
 from tests.chaos.place import Gap, Life, Place
 from tests.lab.world import WorldCall
+from tests.rig import result_of
 
 AT_ONCE_SECONDS = 0.2
 """Who picks up so shortly before the end met the cancel of our ring's time-out on the wire."""
@@ -98,7 +98,7 @@ class Ledger:
             key = self.place.rig.key(f"campaign:{campaign}:results")
             entries: Any = self.place.rig.redis.xrange(key)
             for _, fields in entries:
-                item = json.loads(fields["r"])
+                item = result_of(fields)
                 yield Result(
                     fields["attempt"],
                     fields["number"],

@@ -20,6 +20,7 @@ from dialer_engine.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config/dialer.toml"
 SECRET = "hunter2"
+OF_SYSTEMD = ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY")
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "redis": config.RedisSettings,
@@ -41,7 +42,7 @@ Write = Callable[[str], Path]
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("DIALER_") or name == "CREDENTIALS_DIRECTORY"]:
+    for name in [name for name in os.environ if name.startswith("DIALER_") or name in OF_SYSTEMD]:
         monkeypatch.delenv(name)
 
 
@@ -104,6 +105,7 @@ def test_a_password_is_enough(write: Write) -> None:
         ("[dialing]\ntimezone = '/etc/localtime'", "dialing.timezone", "IANA"),
         ("[numbers]\ndefault_region = 'Czechia'", "numbers.default_region", "pattern"),
         ("[daemon]\ndrain_seconds = -1", "daemon.drain_seconds", "greater"),
+        ("[daemon]\ndata_directory = 'here'", "daemon.data_directory", "absolute"),
         ("[results]\nkeep_days = 0", "results.keep_days", "greater"),
         ("[queues.green]\nwrap_up_seconds = inf", "queues.green.wrap_up_seconds", "finite"),
         ("[log]\nlevel = 'loud'", "log.level", "debug"),
@@ -157,6 +159,12 @@ def test_a_credential_goes_before_the_file(
     assert load(write(ARI)).ari.password.get_secret_value() == "from systemd"
 
 
+def test_systemd_says_where_the_data_is(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert str(load(write(ARI)).daemon.data_directory) == "/var/lib/dialer-engine"
+    monkeypatch.setenv("STATE_DIRECTORY", "/srv/dialer:/srv/other")
+    assert str(load(write(ARI)).daemon.archive_of("mine")) == "/srv/dialer/results/mine"
+
+
 def test_a_secret_may_stand_in_a_file_of_its_own(write: Write, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET + "\n")
     loaded = load(write(f"[ari]\npassword_file = '{tmp_path}/secret'"))
@@ -199,7 +207,7 @@ WITHOUT_DEFAULT = {  # shown with an example, because their default is "unset" o
     "redis.password", "ari.password", "ami.secret", "api.metrics_token", "oidc.issuer",
     "oidc.audience", "oidc.jwks_url", "trunks.dial_string",
     "trunks.calls_per_second", "dialing.default_trunk", "numbers.default_region", "numbers.emergency",
-    "daemon.name", "queues.wrap_up_seconds", "queues.ring_in_use",
+    "daemon.name", "daemon.data_directory", "queues.wrap_up_seconds", "queues.ring_in_use",
 }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ async def test_a_start_after_remove_is_a_new_run_from_the_beginning() -> None:
         await world.command(campaign, "start")  # while the calls of the first run are live
         await world.completed(campaign)
         by_run = [one["run"] for one in world.results(campaign)]
-        assert by_run.count("2") == 6
+        assert by_run.count(2) == 6
         assert world.pbx.most["carrier"] == 3, "calls of the ended run count, too"
         world.check_at_rest(campaign)
 

@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import Any
 
 import fakeredis
-import orjson
 import pytest
 import structlog
 
@@ -36,6 +35,7 @@ from dialer_engine.store.records import DoNotCall
 from tests.engine.fate import Fate, current
 from tests.engine.flaky import FlakyRedis, Ledger
 from tests.engine.pbx import Pbx, Port
+from tests.rig import result_of
 
 VIRTUAL = pytest.mark.looptime(noop_cycles=0)
 """No idle turns before the time jumps: there is no thread here to wait for."""
@@ -316,9 +316,7 @@ class World:
     def results(self, campaign: CampaignId) -> list[dict[str, Any]]:
         """Oldest first, as the API shows them."""
         found: Any = self.redis.xrange(self.key(campaign, "results"))
-        return [
-            {**orjson.loads(one["r"]), **{name: one[name] for name in one if name != "r"}} for _, one in found
-        ]
+        return [result_of(fields) for _, fields in found]
 
     def statuses(self, campaign: CampaignId) -> dict[str, list[str]]:
         """By number, in order: "RS_BUSY", "TERMINATED/YES"."""

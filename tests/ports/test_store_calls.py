@@ -209,7 +209,12 @@ async def test_a_settlement_counts_once(desk: Desk) -> None:
             "run": 1,
             "callList": request.due.contact.call_list,
             "attributes": [],
-            "redialAt": "2025-10-09T08:54:20.250000+00:00",
+            "path": [],
+            "variables": {},
+            "notes": [],
+            **dict.fromkeys(("sipCode", "agent", "recording", "originatedAt", "ringingAt", "answeredAt")),
+            **dict.fromkeys(("leftIvrAt", "connectedAt", "endedAt")),
+            "redialAt": "2025-10-09T08:54:20.250+00:00",
         },
     )
     assert await desk.store.results.stats(campaign, 1) == {"RS_BUSY": 1, "answered": 1}

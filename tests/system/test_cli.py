@@ -58,7 +58,8 @@ class Place:
     def configure(self, more: str = "") -> None:
         self.config.write_text(
             f"[redis]\nurl = '{self.redis_url}'\n[api]\nbind = '{self.bind}'\n"
-            f"[ari]\npassword = 'x'\nurl = 'http://127.0.0.1:9'\n[daemon]\nname = 'here'\n{more}"
+            f"[ari]\npassword = 'x'\nurl = 'http://127.0.0.1:9'\n[daemon]\nname = 'here'\n"
+            f"data_directory = '{self.path}/data'\n{more}"
         )
 
     def file(self, name: str, content: object) -> str:

@@ -191,7 +191,7 @@ class _Daemon:
                     )
                 ]
                 self._systemd.tell("READY=1")
-                _log.info("started", version=__version__, name=self._config.daemon.name)
+                _log.info("started", version=__version__, name=self._config.daemon.name, api=_where(listener))
                 await self._engine.run()
                 for service in services:
                     service.cancel()
@@ -290,7 +290,7 @@ class _ApiAlone:
                     group.create_task(self._feel_pulse(), name="pulse"),
                 ]
                 self._systemd.tell("READY=1")
-                _log.info("started", version=__version__, name=self._config.daemon.name, api_only=True)
+                _log.info("started", version=__version__, api=_where(listener), api_only=True)
                 await self._stopped.wait()
                 for service in services:
                     service.cancel()
@@ -312,6 +312,12 @@ class _ApiAlone:
     def _reload(self) -> None:
         with self._systemd.reloading():
             self._config = _reloaded(self._config, self._options) or self._config
+
+
+def _where(listener: socket.socket) -> str:
+    """The address as configured, with the port that 0 has become."""
+    host, port = listener.getsockname()[:2]
+    return f"{host}:{port}"
 
 
 def _probes(config: Config, counted: metrics.Metrics, alive: api.Reason, ready: api.Reason) -> api.Probes:

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Body, Path, Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from dialer_engine.api import pages, shapes
 from dialer_engine.api.document import answers
 from dialer_engine.api.requests import (
     AtStore,
     IfMatch,
+    Moment,
     Numbers,
     Once,
     OnceOnly,
@@ -37,7 +38,7 @@ from dialer_engine.store.records import AttemptRecord, CampaignView
 
 routes = router("campaigns")
 
-Id = Annotated[CampaignId, Path(ge=1, lt=10**15, description="The campaign's number.")]
+Id = Annotated[CampaignId, Path(ge=1, lt=10**15, description="The campaign's number.", examples=[1])]
 
 DEFINITION: dict[str, Any] = {  # the seed's own
     "name": "campaign",
@@ -392,7 +393,7 @@ async def list_campaign_results(
     status: Annotated[Status | None, Query(description="Only with this status.")] = None,
     run: Annotated[int | None, Query(ge=0, lt=10**9, description="Only of this run.")] = None,
     since: Annotated[
-        AwareDatetime | None,
+        Moment | None,
         Query(description="Only calls that have ended then or later; ISO 8601 with an offset."),
     ] = None,
 ) -> Response:

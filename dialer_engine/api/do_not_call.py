@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Body, Query, Response
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from dialer_engine.api import pages, shapes
 from dialer_engine.api.document import answers
-from dialer_engine.api.requests import AtStore, Numbers, OnceOnly, Paging, answered, iso, now, router
+from dialer_engine.api.requests import AtStore, Moment, Numbers, OnceOnly, Paging, answered, iso, now, router
 from dialer_engine.api.rights import Manager, Reader
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import CampaignId
@@ -40,7 +40,7 @@ class Entry(Document):
     number: Annotated[str, StringConstraints(min_length=1, max_length=64)]
     reason: Annotated[str, StringConstraints(max_length=200)] = ""
     """Kept with the entry, and the extStatus of what it forbids."""
-    until: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    until: Moment | None = None
     """ISO 8601 with an offset; absent: for ever."""
     campaign: Annotated[int, Field(ge=1, lt=10**15)] | None = None
     """For this campaign alone; absent: for all."""
@@ -58,7 +58,7 @@ async def list_do_not_call(
     store: AtStore,
     numbers: Numbers,
     page: Paging,
-    number: Number | None = None,
+    number: Annotated[str | None, Query(max_length=64, description="Only this number.")] = None,
     campaign: OfCampaign = None,
 ) -> Response:
     """One list: of all campaigns, or of one. In no order; a late page costs as much as all before it.

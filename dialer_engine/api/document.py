@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from dialer_engine.api import problems
-from dialer_engine.api.requests import JSON, router
+from dialer_engine.api.problems import JSON
+from dialer_engine.api.requests import router
 
 ABOUT = """Calls lists of telephone numbers through Asterisk: announcements, interactive calls, call centres.
 

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from dialer_engine.api import problems, requests
 from dialer_engine.api.document import answers
-from dialer_engine.api.requests import JSON
+from dialer_engine.api.problems import JSON
 from dialer_engine.api.shapes import Health
 
 Reason = Callable[[], str | None]

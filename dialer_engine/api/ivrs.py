@@ -20,7 +20,9 @@ from dialer_engine.store.records import Ivr
 
 routes = router("ivr")
 
-Id = Annotated[IvrId, Path(pattern=r"^[A-Za-z0-9]{1,40}$", description="Ten letters and digits.")]
+Id = Annotated[
+    IvrId, Path(pattern=r"^[A-Za-z0-9]{1,40}$", description="Ten letters and digits.", examples=["TUxw53xCBf"])
+]
 
 FLOW: dict[str, Any] = {  # spec section 6
     "name": "survey",

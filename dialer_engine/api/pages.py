@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Response
 
-from dialer_engine.api.requests import JSON, Page
+from dialer_engine.api.problems import JSON
+from dialer_engine.api.requests import Page
 
 TURN_SECONDS = 0.002
 

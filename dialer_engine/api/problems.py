@@ -6,8 +6,7 @@ Every problem of a request is told at once, each at its place: a field of the bo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from dialer_engine.errors import Conflict, DialerError, Invalid, NotFound, Problem, Rejected, Stale, Unavailable
 from dialer_engine.store.contract import told
 
+JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 
@@ -64,13 +64,6 @@ class ProblemDocument(BaseModel):
     """Every mistake, when the request is at fault."""
     allowed: list[str] = []
     """The commands that the state allows, when a command was refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A body that is no JSON. It passes for one until the right to send it has been looked at."""
-
-    reason: str
 
 
 def install(app: FastAPI) -> None:
@@ -117,18 +110,31 @@ async def _of_ours(_: Request, exc: Exception) -> Response:
             return response(status, str(exc))
 
 
-async def _of_request(_: Request, exc: Exception) -> Response:
-    """What FastAPI found wrong with path, query, headers and body."""
+async def _of_request(request: Request, exc: Exception) -> Response:
+    """What FastAPI found wrong with path, query, headers and body. A body in bytes is one that it could not read."""
     assert isinstance(exc, RequestValidationError)
-    if isinstance(exc.body, Malformed):
-        return response(400, "the body is no JSON", errors=[Problem("", exc.body.reason)])
-    if isinstance(exc.body, bytes) and exc.body:
-        return response(415, "the body must be application/json")
+    if isinstance(exc.body, bytes):
+        if media_type(request) != JSON:
+            return response(415, f"the body must be {JSON}")
+        return response(400, "the body is no JSON", errors=[Problem("", _why_no_json(exc.body))])
     return response(
         422,
         "the request cannot be used",
         errors=told([(_place(one["loc"]), one["msg"]) for one in exc.errors()]),
     )
+
+
+def _why_no_json(body: bytes) -> str:
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        return str(exc)
+    return "it is not read as JSON"
+
+
+def media_type(request: Request) -> str:
+    """Of the body, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _place(location: Sequence[int | str]) -> Sequence[int | str]:
@@ -144,11 +150,14 @@ async def _of_protocol(request: Request, exc: Exception) -> Response:
     return response(exc.status_code, exc.detail, headers=headers)
 
 
-def _methods(request: Request) -> Iterable[str]:
-    """Starlette names only those of the first route with this path."""
+def _methods(request: Request) -> set[str]:
+    """Starlette names only those of the first route that fits, even if another is the very path."""
+    path, methods, literal = request.url.path, set[str](), set[str]()
     for route in iter_route_contexts(request.app.routes):
-        if isinstance(route.original_route, APIRoute) and route.path_regex.match(request.url.path):
-            yield from route.methods or ()
+        if isinstance(route.original_route, APIRoute) and route.path_regex.match(path):
+            methods |= route.methods or set()
+            literal |= route.methods or set() if route.path == path else set()
+    return literal or methods
 
 
 async def _of_silence(_: Request, exc: Exception) -> Response:

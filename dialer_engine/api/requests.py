@@ -17,16 +17,15 @@ import orjson
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
-from dialer_engine.api.problems import Malformed
+from dialer_engine.api.problems import JSON
 from dialer_engine.api.rights import Guarded, Manager
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Stale
 from dialer_engine.store import Store
 from dialer_engine.store.answers import Asked
 
-JSON = "application/json"
 LONGEST_BODY = 256 * 1024
 """Bytes; decoding more would hold the loop. Who takes longer ones reads them by `Once.chunks`."""
 LONGEST_PAGE = 5000
@@ -49,10 +48,11 @@ class _JsonRequest(Request):
         return self._body
 
     async def json(self) -> Any:
+        body = await self.body()
         try:
-            return orjson.loads(await self.body())
-        except orjson.JSONDecodeError as exc:
-            return Malformed(str(exc))
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return body  # which fits no shape: the right is asked for first, then `problems` says what is wrong
 
 
 class _Strict(APIRoute):
@@ -102,6 +102,23 @@ async def _numbers(request: Request) -> NumberPolicy:
 AtStore = Annotated[Store, Depends(_store)]
 Numbers = Annotated[NumberPolicy, Depends(_numbers)]
 """The policy of the configuration as it stands now: a reload may change it."""
+
+
+def _moment(text: object) -> datetime:
+    """pydantic would take numbers, and instants without an offset."""
+    if not isinstance(text, str):
+        raise ValueError("must be a text")  # noqa: TRY004  # pydantic's way
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise ValueError("must be an instant such as 2030-12-31T17:00:00+01:00") from exc
+    if at.tzinfo is None:
+        raise ValueError("must have an offset, such as +01:00 or Z")
+    return at
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+"""An instant from outside: ISO 8601 with an offset."""
 
 
 def now() -> float:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from dialer_engine.api import (
+    call_lists,
     campaigns,
     do_not_call,
     document,
@@ -51,16 +52,17 @@ def application(
         openapi_url=None,  # document.install serves it
         redirect_slashes=False,
         generate_unique_id_function=document.operation_id,
+        responses={422: {}},  # FastAPI would describe its own; document.install describes ours
     )
     app.state.store = store
     app.state.numbers = numbers
     app.state.issuer = Issuer(oidc) if oidc and oidc.issuer else None
     problems.install(app)
-    for room in (campaigns, ivrs, do_not_call, operation):
+    for room in (campaigns, call_lists, ivrs, do_not_call, operation):
         app.include_router(room.routes)
     app.include_router(token.routes(tokens or ApiSettings()))
     app.include_router(health.router(probes))
-    document.install(app)
+    document.install(app, *call_lists.SHAPES)
     for _ in iter_route_contexts(app.routes):  # FastAPI would make them at the first request
         pass
     return app

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from dialer_engine import log
 from dialer_engine.api import access
 from dialer_engine.api.document import answers
-from dialer_engine.api.requests import JSON, AtStore, now, router
+from dialer_engine.api.problems import JSON
+from dialer_engine.api.requests import AtStore, now, router
 from dialer_engine.config import ApiSettings
 from dialer_engine.errors import Unavailable
 from dialer_engine.store import Store

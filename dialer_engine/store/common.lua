@@ -184,3 +184,12 @@ local function drop_waiting(id)
   if run[1] then call('RPUSH', base .. ':unwanted', seen_of(id, run[1]) .. ' ' .. (run[2] or '1')) end
   call('UNLINK', campaign_key(id, 'fresh'), campaign_key(id, 'due'))
 end
+
+-- What a list is now, for whoever wants to change just that (records.ListInfo.mark).
+local function mark_of_list()
+  local meta = base .. ':meta'
+  local generation = call('HGET', meta, 'generation') or '1'
+  local struck = call('HGET', meta, 'struck:' .. generation) or '0'
+  return table.concat({generation, call('LLEN', base .. ':rows:' .. generation), struck,
+                       call('HGET', meta, 'name') or ''}, '.')
+end

@@ -310,6 +310,7 @@ class IvrDefinition(Document):
     blocks: dict[str, dict[str, Any]] | None = None
     """The flow: blocks by their names, each with its type and where it goes next."""
     dialplan: DialplanPlace | None = None
+    """A place in the dialplan instead of a flow."""
 
     @model_validator(mode="after")
     def _flow_or_dialplan(self) -> IvrDefinition:

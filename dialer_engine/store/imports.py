@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dialer_engine.core.model import ListId
-from dialer_engine.errors import Conflict, Unavailable
+from dialer_engine.errors import Conflict, Stale, Unavailable
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import Written
 
@@ -55,11 +55,16 @@ class Import:
         written, repeats = await _poured(batches, append)
         return Written(self.call_list, self.number, written, repeats)
 
-    async def publish(self, name: str) -> None:
-        """Raises Conflict when a later generation has become the current one."""
-        answer = await self._run("publish", name)
+    async def publish(self, name: str, *, expected: str = "") -> None:
+        """Raises Conflict when a later generation has become the current one, Stale when the list is not as expected.
+
+        expected: `ListInfo.mark`; "" is whatever stands there.
+        """
+        answer = await self._run("publish", name, expected)
         if answer == "GONE":
             raise self.given_up()
+        if answer == "CHANGED":
+            raise Stale(f"call list {self.call_list} has been changed meanwhile")
         if answer == "LATER":
             raise Conflict(f"call list {self.call_list} has been replaced meanwhile")
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from dialer_engine.core.model import CampaignState, ListId
-from dialer_engine.errors import Conflict, Invalid, NotFound, Rejected
+from dialer_engine.errors import Conflict, Invalid, NotFound, Rejected, Stale
 from dialer_engine.store.campaigns import Campaigns, numbers
-from dialer_engine.store.contract import parse_row
+from dialer_engine.store.contract import STRUCK_OUT, parse_row
 from dialer_engine.store.imports import Batches, Imports, NumberedRow
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import ListInfo, Written
@@ -24,31 +24,60 @@ class Lists:
         self.imports = Imports(link)
         self._current_at_last_drop: dict[ListId, int] = {}
 
-    async def create(self, name: str, batches: Batches) -> Written:
-        """A new list, visible to campaigns only when its last batch is in. Repeated numbers are dropped."""
+    async def reserve(self) -> ListId:
+        """An id nobody has, for `create`."""
+        while True:
+            call_list = ListId(await self._link.do("INCR", self._link.key("next:list")))
+            if not await self._link.do("SISMEMBER", self._link.key("lists"), call_list):
+                return call_list  # another program may have written one without asking the counter
+
+    async def create(
+        self, name: str | Callable[[], str], batches: Batches, *, reserved: ListId | None = None
+    ) -> Written:
+        """A new list, visible to campaigns only when its last batch is in. Repeated numbers are dropped.
+
+        name: may be asked for behind the last row. reserved: the id, from `reserve`; asking again with it writes
+        the same list anew.
+        """
         await self.imports.clean_up()
-        call_list = ListId(await self._link.do("INCR", self._link.key("next:list")))
-        async with self.imports.begin(call_list, 1) as begun:
+        call_list = reserved or await self.reserve()
+        # Whose first try has left something behind begins another generation.
+        is_new = await self._link.do("HSETNX", f"{self._link.list_base(call_list)}:meta", "allotted", 1)
+        async with self.imports.begin(call_list, 1 if is_new else None) as begun:
             written = await begun.fill(batches)
-            await begun.publish(name)
+            await begun.publish(name if isinstance(name, str) else name())
             await self._link.do("SADD", self._link.key("lists"), call_list)
             if not await begun.lives():  # then its rows may have been freed right before it was listed
                 await self._link.do("SREM", self._link.key("lists"), call_list)
                 raise begun.given_up()
         return written
 
-    async def replace(self, call_list: ListId, batches: Batches, *, name: str | None = None) -> Written:
+    async def replace(
+        self,
+        call_list: ListId,
+        batches: Batches,
+        *,
+        name: str | Callable[[], str] = "",
+        expected: str = "",
+    ) -> Written:
         """A new generation; running campaigns take it at `reload` or the next run.
 
-        Raises NotFound, and Conflict when a later replacement was finished first.
+        name: "" leaves it as it is. expected: `ListInfo.mark` as the caller has seen it; another one there at the
+        end raises Stale. Raises NotFound, and Conflict when a later replacement was finished first.
         """
         await self._require(call_list)
         await self.imports.clean_up()
         async with self.imports.begin(call_list) as begun:
             written = await begun.fill(batches)
-            await begun.publish(name or "")
+            await begun.publish(name if isinstance(name, str) else name(), expected=expected)
             await self._require(call_list)
         return written
+
+    async def rename(self, call_list: ListId, name: str, *, expected: str = "") -> None:
+        """Raises NotFound, and Stale as `replace` does."""
+        await self._require(call_list)
+        if not await self._link.run("rename", name, expected, base=self._link.list_base(call_list)):
+            raise Stale(f"call list {call_list} has been changed meanwhile")
 
     async def append_all(self, call_list: ListId, batches: Batches) -> Written:
         """Rows of any number to the end of the current generation: all of them, or none. Raises NotFound."""
@@ -74,9 +103,9 @@ class Lists:
         struck = 0
         for offset in range(0, info.rows, ROWS_AT_ONCE):
             rows = await self._range(call_list, info.generation, offset, ROWS_AT_ONCE)
-            found = [(offset + index, row) for index, row in enumerate(rows) if _is_of(row, same)]
+            found = await asyncio.to_thread(_places, rows, same)
             if found:
-                flat = [part for one in found for part in one]
+                flat = [part for index in found for part in (offset + index, rows[index])]
                 base = self._link.list_base(call_list)
                 struck += await self._link.run("strike", info.generation, identity, *flat, base=base)
         return struck
@@ -90,10 +119,34 @@ class Lists:
         ids = await self._link.do("SMEMBERS", self._link.key("lists"))
         return await self._infos(sorted(ListId(one) for one in numbers(ids)))
 
+    async def page(self, offset: int, count: int) -> tuple[int, list[ListInfo]]:
+        """How many lists there are, and some of them, by their ids."""
+        ids = sorted(ListId(one) for one in numbers(await self._link.do("SMEMBERS", self._link.key("lists"))))
+        return len(ids), await self._infos(ids[offset : offset + count])
+
     async def rows(self, call_list: ListId, offset: int, count: int) -> list[str]:
         """Rows of the current generation, struck-out ones (`-`) included. Raises NotFound."""
         info = await self.info(call_list)
         return await self._range(call_list, info.generation, offset, count)
+
+    async def numbers_page(self, call_list: ListId, offset: int, count: int) -> tuple[int, list[str]]:
+        """How many rows are not struck out, and some of them. Raises NotFound.
+
+        It costs as much as all rows before them when any is struck out.
+        """
+        info = await self.info(call_list)
+        total = info.rows - info.struck
+        if not info.struck:
+            return total, await self._range(call_list, info.generation, offset, count)
+        found: list[str] = []
+        for start in range(0, info.rows, ROWS_AT_ONCE):
+            rows = await self._range(call_list, info.generation, start, ROWS_AT_ONCE)
+            kept = [row for row in rows if row != STRUCK_OUT]
+            found += kept[offset : offset + count - len(found)]
+            offset = max(0, offset - len(kept))
+            if len(found) >= count:
+                break
+        return total, found
 
     async def delete(self, call_list: ListId) -> None:
         """Raises NotFound, and Conflict naming the campaigns whose definition names it."""
@@ -176,6 +229,10 @@ class Lists:
             return int(await self._link.do("LLEN", rows))
         except Rejected:  # another program has stored something else there: it hides no other list
             return 0
+
+
+def _places(rows: Sequence[str], same: Callable[[str], bool]) -> list[int]:
+    return [index for index, row in enumerate(rows) if _is_of(row, same)]
 
 
 def _is_of(row: str, same: Callable[[str], bool]) -> bool:

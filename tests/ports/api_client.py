@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -110,8 +110,10 @@ class House:
 
     async def command(self, *words: str) -> Any:
         """As any other program would send it to the Redis."""
-        async with redis.asyncio.Redis.from_url(self.url, decode_responses=True, protocol=2) as other:
-            return await other.execute_command(*words)
+        client = redis.asyncio.Redis.from_url(self.url, decode_responses=True, protocol=2)
+        async with client as other:
+            command: Callable[..., Awaitable[Any]] = other.execute_command
+            return await command(*words)
 
 
 @asynccontextmanager

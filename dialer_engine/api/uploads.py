@@ -1,0 +1,206 @@
+"""Call lists on their way in: read while they come, checked in a worker thread, never in memory as a whole.
+
+A list as JSON is all or nothing: every mistake in it is told and nothing is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Generator
+from typing import NoReturn, TypeVar
+
+from fastapi import HTTPException, Request
+
+from dialer_engine.api.problems import JSON, media_type
+from dialer_engine.core.compliance import NumberPolicy
+from dialer_engine.errors import Invalid, Problem
+from dialer_engine.store.contract import TOLD_PROBLEMS, contact_row
+from dialer_engine.store.imports import NumberedRow
+
+LONGEST_BODY = 64 * 1024 * 1024
+"""Bytes of a list as JSON; CSV and NDJSON may be of any length."""
+LONGEST_VALUE = 65_536
+"""Characters of one contact, however it is spaced; the JSON parser holds everybody up while it reads one."""
+ROWS_AT_ONCE = 1000
+
+_Result = TypeVar("_Result")
+Steps = Generator[None, None, _Result]
+"""Gives way (yields) when the text read so far ends too early."""
+
+_BLANKS = re.compile(r"[ \t\r\n]*")
+
+
+class JsonList:
+    """A document with a member `numbers`, read piece by piece. Raises HTTPException 400 where it is no JSON.
+
+    `members` are all others, and `problems` is what is wrong with the contacts: both complete behind the last row.
+    """
+
+    def __init__(self, policy: NumberPolicy) -> None:
+        self.members: dict[str, object] = {}
+        self.has_numbers = False
+        self.problems: list[Problem] = []
+        self._policy = policy
+        self._count = 0
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._text, self._at, self._is_last = "", 0, False
+        self._found: list[NumberedRow] = []
+        self._reading = self._document()
+
+    async def rows(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[list[NumberedRow]]:
+        """(identity, row) in batches; none any more behind the first problem."""
+        batch: list[NumberedRow] = []
+        length = 0
+        async for chunk in chunks:
+            length += len(chunk)
+            if length > LONGEST_BODY:
+                raise HTTPException(413, f"a list as JSON has at most {LONGEST_BODY} bytes")
+            batch += await asyncio.to_thread(self.feed, chunk)
+            if len(batch) >= ROWS_AT_ONCE:
+                yield batch
+                batch = []
+        batch += await asyncio.to_thread(self.feed, b"", last=True)
+        if batch:
+            yield batch
+
+    def feed(self, chunk: bytes, *, last: bool = False) -> list[NumberedRow]:
+        """The contacts that end in this piece of the document."""
+        try:
+            piece = self._decode(chunk, last)
+        except UnicodeDecodeError as exc:
+            raise _malformed(f"it is not UTF-8 text: {exc.reason}") from exc
+        self._text, self._at, self._is_last = self._text[self._at :] + piece, 0, last
+        next(self._reading, None)
+        found, self._found = self._found, []
+        return found
+
+    def _document(self) -> Steps[None]:
+        if (yield from self._peek()) != "{":
+            yield from self._value()
+            self._wrong(Problem("", "must be an object"))
+            yield from self._rest()
+            return
+        yield from self._mark("{")
+        mark = yield from self._mark('}"')
+        while mark != "}":
+            self._at -= mark == '"'
+            yield from self._member()
+            mark = yield from self._mark(",}")
+        yield from self._rest()
+
+    def _member(self) -> Steps[None]:
+        name = yield from self._value()
+        if not isinstance(name, str):
+            raise _malformed("the name of a member is a text")
+        yield from self._mark(":")
+        if name == "numbers":
+            yield from self._numbers()
+        else:
+            self.members[name] = yield from self._value()
+
+    def _numbers(self) -> Steps[None]:
+        if self.has_numbers:
+            raise _malformed("it names its numbers twice")
+        self.has_numbers = True
+        if (yield from self._peek()) != "[":
+            yield from self._value()
+            self._wrong(Problem("numbers", "must be a list"))
+            return
+        mark = yield from self._mark("[")
+        if (yield from self._peek()) == "]":
+            mark = yield from self._mark("]")
+        while mark != "]":
+            self._take((yield from self._value()))
+            mark = yield from self._mark(",]")
+
+    def _take(self, contact: object) -> None:
+        try:
+            row = contact_row(contact, self._policy)
+        except Invalid as exc:
+            for problem in exc.problems:
+                place = f"numbers.{self._count}.{problem.place}".rstrip(".")
+                self._wrong(Problem(place, problem.reason))
+        else:
+            if not self.problems:
+                self._found.append(row)
+        self._count += 1
+
+    def _wrong(self, problem: Problem) -> None:
+        if len(self.problems) < TOLD_PROBLEMS:
+            self.problems.append(problem)
+        elif len(self.problems) == TOLD_PROBLEMS:
+            self.problems.append(Problem("numbers", "and more mistakes"))
+
+    def _rest(self) -> Steps[None]:
+        """Nothing but blanks may follow."""
+        while not self._is_last or self._at < len(self._text):
+            self._skip_blanks()
+            if self._at < len(self._text):
+                raise _malformed("something stands behind its end")
+            yield
+
+    def _value(self) -> Steps[object]:
+        """The next value, once it is whole."""
+        yield from self._peek()
+        while True:
+            length = len(self._text) - self._at
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as exc:
+                if self._is_last:
+                    raise _malformed(exc.msg) from exc
+            except (ValueError, RecursionError) as exc:
+                raise _malformed(str(exc)) from exc
+            else:
+                length = end - self._at
+                # A number that ends where the text does may go on.
+                if length <= LONGEST_VALUE and (
+                    end < len(self._text) or self._is_last or self._text[end - 1] in '"}]'
+                ):
+                    self._at = end
+                    return value
+            if length > LONGEST_VALUE:
+                raise _malformed(f"a value has more than {LONGEST_VALUE} characters, or is none")
+            yield
+
+    def _mark(self, wanted: str) -> Steps[str]:
+        """One of these characters: which?"""
+        found = yield from self._peek()
+        if found not in wanted:
+            raise _malformed(f"{' or '.join(wanted)} is expected, not {found}")
+        self._at += 1
+        return found
+
+    def _peek(self) -> Steps[str]:
+        """The next character that is no blank."""
+        self._skip_blanks()
+        while self._at == len(self._text):
+            if self._is_last:
+                raise _malformed("it ends too early")
+            yield
+            self._skip_blanks()
+        return self._text[self._at]
+
+    def _skip_blanks(self) -> None:
+        blanks = _BLANKS.match(self._text, self._at)
+        self._at = blanks.end() if blanks else self._at
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _malformed(reason: str) -> HTTPException:
+    return HTTPException(400, f"the body is no JSON: {reason}")
+
+
+def need_json(request: Request) -> None:
+    """Raises HTTPException 415 for another type of body."""
+    if media_type(request) != JSON:
+        raise HTTPException(415, f"the body must be {JSON}")

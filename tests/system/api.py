@@ -1,0 +1,70 @@
+"""The API of a daemon in a process of its own, as a program on the same host uses it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.rig import Rig
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Where it listens, and a token with the right to manage."""
+
+    address: str  # host:port
+    token: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
+        """body: bytes as they are, anything else as JSON. Headers are written with _ for -."""
+        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection(self.address, timeout=20)
+        try:
+            connection.request(method, path, data, sent)
+            reply = connection.getresponse()
+            names = {name.lower(): value for name, value in reply.getheaders()}
+            return Answer(reply.status, names, reply.read().decode())
+        finally:
+            connection.close()
+
+    def done(self, method: str, path: str, body: object = None, **headers: str) -> Any:
+        """What came of it, which must have gone well."""
+        answer = self.ask(method, path, body, **headers)
+        assert answer.status == 200, answer
+        return answer.json
+
+
+def serve(rig: Rig, *arguments: str, bearer: str | None = None) -> Api:
+    """Start the daemon; its API, once it answers, with a new token or that one."""
+    begun = len(rig.log()) if rig.log_path.exists() else 0
+    rig.start(*arguments, ready=False)
+    rig.until(lambda: rig.logged("started", since=begun), 20, "the daemon has started")
+    address = rig.logged("started", since=begun)[0]["api"]
+    return Api(address, bearer or token(rig))
+
+
+def token(rig: Rig, rights: str = "dialer:manage") -> str:
+    """A new one, as an administrator makes it."""
+    made = rig.cli("token", "create", f"test{len(rig.redis.hkeys(rig.key('tokens')))}", "--rights", rights)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()

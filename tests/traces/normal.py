@@ -1,0 +1,269 @@
+"""What of a recording is kept: two runs of one scenario on the same Asterisk give the same trace.
+
+Everything is kept as it is, every field, with these exceptions, and no others:
+
+| what | becomes |
+|---|---|
+| an id that the scenario gave | its label: `<call>`, `<app>`, `<hello>` (also where it is part of a text) |
+| an id that Asterisk gave to a leg that a channel of ours dials | `<leg of call>` |
+| the serial in a channel's name, PJSIP/carrier-0000001a | its channel's label, PJSIP/carrier-<call>; of a Local/ both
+  halves take the first one's and keep ;1 and ;2 |
+| an id that Asterisk gave to a bridge | `<bridge 1>`, counted in the order of their first events |
+| an instant (2026-01-31T12:00:00.000+0000) | `<time>` |
+| `asterisk_id`, `entity_id` that look like a MAC address | `<asterisk>` |
+| `protocol_id`, unless it is empty | `<sip call id>` |
+| values of MEASURED variables, unless they are empty | `<measured>` |
+| the peer's state in a Dial of status "" or RINGING, Down or Ringing by chance | `<Down or Ringing>` |
+| the state of a playback in the reply to `play`, queued or playing by chance | `<queued or playing>` |
+| the state in a hang-up request, Ring or Busy by chance | `<Ring or Busy>` |
+| `duration_ms` of a key | rounded to DURATION_STEP_MS |
+| what the BUILD of this Asterisk is | its name in brackets |
+| channels and applications of others in a list of all | left out; ours are sorted, as every list of ids is |
+| events about channels of others, or about no channel and no application of ours | left out |
+| an event heard twice, byte by byte the same (a channel followed by two subscriptions) | once, with `"<times>": 2` |
+
+Order is kept per event socket and per channel (the channel that an event is about: of a Dial its peer, of a playback
+its target). Between channels it is chance. Within one channel it is that of Asterisk, except between events that two
+threads send independently of each other (`independent`): of these the order in which they came is chance, too,
+and they are put into one normal order (the lexicographic normal form of a Mazurkiewicz trace: each time the
+smallest of the events that nothing holds back). When an event came is not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .wire import Event, Exchange, Recording, Socket
+
+Trace = dict[str, Any]
+
+TIMES = "<times>"
+DURATION_STEP_MS = 100
+MEASURED = re.compile(r"RTPAUDIOQOS.*|BRIDGEPVTCALLID|(ANSWERED|DIALED|PROGRESS|RING)TIME(_MS)?")
+"""What was measured, and a SIP call id."""
+BUILD = ("date", "kernel", "machine", "options", "os", "user", "version")
+
+ABOUT_APPLICATIONS = ("ApplicationReplaced", "ApplicationRegistered", "ApplicationUnregistered")
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4}")
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_CHANNEL_NAME = re.compile(r"(?P<stem>.+)-(?P<serial>[0-9a-f]{8})(?P<half>;[12])?")
+_LISTS_OF_ALL = ("/channels", "/applications")
+
+
+def trace(recording: Recording) -> Trace:
+    """The trace of a recording: plain JSON, keys as in a kept file."""
+    names = _Names(recording)
+    return {
+        "exchanges": [_exchange(exchange, names) for exchange in recording.exchanges],
+        "sockets": {socket.name: _socket(socket, names) for socket in recording.sockets},
+    }
+
+
+def about(event: Event) -> str:
+    """The channel an event is about; of a bridge or an application when it is about no channel."""
+    for key in ("channel", "peer", "bridge"):
+        if key in event:
+            return str(event[key]["id"])
+    if "playback" in event:
+        return str(event["playback"]["target_uri"]).removeprefix("channel:")
+    return str(event.get("application", ""))
+
+
+def independent(one: Event, other: Event) -> bool:
+    """May two events of one channel come in either order?
+
+    The thread that reads SIP sets the state Ringing and requests the hang-up of a call that is rejected. The thread
+    that dials tells of Dial "" once the INVITE is sent, and of Dial RINGING when it reads of it. A Local/ channel's
+    far half sets its own state Busy, while the near half's end requests its hang-up. Everything else is told by one
+    thread, or by one that waits for the other: Dial BUSY comes after the request it follows from.
+    """
+    return _crosses(one, other) or _crosses(other, one)
+
+
+def _crosses(one: Event, other: Event) -> bool:
+    state = one["channel"]["state"] if one["type"] == "ChannelStateChange" else ""
+    if other["type"] == "Dial":
+        ringing = state == "Ringing" and other["dialstatus"] in _BEFORE_THE_END
+        return ringing or (one["type"] == "ChannelHangupRequest" and not other["dialstatus"])
+    return state == "Busy" and other["type"] == "ChannelHangupRequest"
+
+
+_BEFORE_THE_END = ("", "RINGING")
+
+
+def in_order(events: Sequence[Event], free: Callable[[Event, Event], bool] = independent) -> list[Event]:
+    """The normal form of one channel's events."""
+    left, ordered = list(events), []
+    while left:
+        ready = [
+            event for place, event in enumerate(left) if all(free(before, event) for before in left[:place])
+        ]
+        chosen = min(ready, key=lambda event: (event["type"] != "Dial", json.dumps(event, sort_keys=True)))
+        left.remove(chosen)
+        ordered.append(chosen)
+    return ordered
+
+
+def _exchange(exchange: Exchange, names: _Names) -> Trace:
+    reply = exchange.reply
+    if exchange.method == "GET" and exchange.path in _LISTS_OF_ALL and isinstance(reply, list):
+        reply = sorted((each for each in reply if names.known(json.dumps(each))), key=names.sort_key)
+    if exchange.method == "POST" and "/play/" in exchange.path and exchange.status == 201:
+        reply = {**reply, "state": _either(reply["state"], "queued", "playing")}
+    said: Trace = {"request": f"{exchange.method} {exchange.path}", "status": exchange.status}
+    for key, value in (("query", exchange.query), ("body", exchange.body), ("reply", reply)):
+        if value not in (None, {}):
+            said[key] = value
+    replaced: Trace = names.replaced(said)
+    return replaced
+
+
+def _socket(socket: Socket, names: _Names) -> Trace:
+    heard: dict[str, Event] = {}
+    for frame in socket.frames:
+        if not names.concern(frame.event):
+            continue
+        if frame.text in heard:
+            heard[frame.text][TIMES] = heard[frame.text].get(TIMES, 1) + 1
+        else:
+            heard[frame.text] = dict(frame.event)
+    channels: dict[str, list[Event]] = {}
+    for event in heard.values():
+        channels.setdefault(names.replaced(about(event)), []).append(names.replaced(event))
+    return {
+        "application": names.replaced(socket.app),
+        "ended": socket.ended,
+        "events": {channel: in_order(events) for channel, events in sorted(channels.items())},
+    }
+
+
+class _Names:
+    """What belongs to the scenario, and what it is called in the trace."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._labels = dict(recording.labels)
+        events = [frame.event for socket in recording.sockets for frame in socket.frames]
+        replies = [exchange.reply for exchange in recording.exchanges]
+        self._find_far_halves([events, replies])
+        self._find_legs(events)
+        self._find_bridges(events)
+        self._texts = {identifier: f"<{label}>" for identifier, label in self._labels.items()}
+        for snapshot in _channels([events, replies]):
+            self._take_name(snapshot)
+        longest_first = sorted(self._texts, key=len, reverse=True)
+        self._any = re.compile("|".join(map(re.escape, longest_first)))
+
+    def known(self, text: str) -> bool:
+        return any(identifier in text for identifier in self._labels)
+
+    def concern(self, event: Event) -> bool:
+        """Is it about a channel, a bridge or the application of ours?"""
+        ids = {snapshot["id"] for snapshot in _channels(event)}
+        if not ids:
+            ids = {about(event)} if event["type"] in ABOUT_APPLICATIONS or "bridge" in event else set()
+        return any(self.known(identifier) for identifier in ids)
+
+    def sort_key(self, value: Any) -> str:
+        return json.dumps(self.replaced(value), sort_keys=True)
+
+    def replaced(self, value: Any, key: str = "") -> Any:
+        """The value as it stands in a trace."""
+        if isinstance(value, dict):
+            return {name: self.replaced(each, name) for name, each in _without_chance(value).items()}
+        if isinstance(value, list):
+            members = [self.replaced(each) for each in value]
+            return sorted(members) if key.endswith("_ids") else members
+        if isinstance(value, str):
+            return self._replaced_text(value, key)
+        if key == "duration_ms":
+            return round(value / DURATION_STEP_MS) * DURATION_STEP_MS
+        return value
+
+    def _replaced_text(self, text: str, key: str) -> str:
+        if _INSTANT.fullmatch(text):
+            return "<time>"
+        if key in ("asterisk_id", "entity_id") and _MAC.fullmatch(text):
+            return "<asterisk>"
+        if key == "protocol_id" and text:
+            return "<sip call id>"
+        if key in BUILD:
+            return f"<{key}>"
+        return self._any.sub(lambda found: self._texts[found[0]], text)
+
+    def _find_far_halves(self, said: Any) -> None:
+        """Asterisk derives the far half's id when nobody gave one."""
+        for snapshot in _channels(said):
+            near = snapshot["id"].removesuffix(";2")
+            if near != snapshot["id"] and near in self._labels:
+                self._labels[snapshot["id"]] = f"{self._labels[near]};2"
+
+    def _find_legs(self, events: Sequence[Event]) -> None:
+        """A leg that a channel of ours dials is ours, and so is what it dials in turn."""
+        dials = [event for event in events if event["type"] == "Dial" and "caller" in event]
+        found = True
+        while found:
+            found = False
+            for dial in dials:
+                caller, peer = dial["caller"]["id"], dial["peer"]["id"]
+                if caller in self._labels and peer not in self._labels:
+                    self._label(peer, f"leg of {self._labels[caller]}")
+                    found = True
+
+    def _find_bridges(self, events: Sequence[Event]) -> None:
+        entered = [event for event in events if "bridge" in event and "channel" in event]
+        for event in entered:
+            bridge = event["bridge"]["id"]
+            if self.known(event["channel"]["id"]) and bridge not in self._labels:
+                self._label(bridge, "bridge 1")
+
+    def _label(self, identifier: str, label: str) -> None:
+        taken, count, free = set(self._labels.values()), 1, label
+        while free in taken:
+            count += 1
+            free = f"{label.removesuffix(' 1')} {count}"
+        self._labels[identifier] = free
+
+    def _take_name(self, snapshot: dict[str, Any]) -> None:
+        named = _CHANNEL_NAME.fullmatch(snapshot["name"])
+        if named is None or not self.known(snapshot["id"]):
+            return
+        name, text = snapshot["name"], snapshot["id"]
+        for identifier, label in self._labels.items():
+            text = text.replace(identifier, f"<{label}>")
+        if named["half"]:
+            name = name.removesuffix(named["half"])
+            if named["half"] == ";2" and name in self._texts:
+                return
+        self._texts[name] = f"{named['stem']}-{text}"
+
+
+def _without_chance(value: dict[str, Any]) -> dict[str, Any]:
+    if value.get("value") and MEASURED.fullmatch(str(value.get("variable"))):
+        return {**value, "value": "<measured>"}
+    if "peer" in value and value.get("dialstatus") in _BEFORE_THE_END:
+        state = _either(value["peer"].get("state"), "Down", "Ringing")
+        return {**value, "peer": {**value["peer"], "state": state}}
+    if value.get("type") == "ChannelHangupRequest":
+        state = _either(value["channel"].get("state"), "Ring", "Busy")
+        return {**value, "channel": {**value["channel"], "state": state}}
+    return value
+
+
+def _either(said: object, one: str, other: str) -> object:
+    return f"<{one} or {other}>" if said in (one, other) else said
+
+
+def _channels(value: Any) -> Iterator[dict[str, Any]]:
+    """Every channel snapshot within."""
+    if isinstance(value, dict):
+        if {"id", "name", "state", "dialplan"} <= value.keys():
+            yield value
+        for each in value.values():
+            yield from _channels(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _channels(each)

@@ -1,6 +1,6 @@
 # The commands of this house; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup check test tools lab chaos bench lock format
+.PHONY: help setup demo check test tools lab chaos bench lock format
 
 BIN := .venv/bin
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
@@ -17,6 +17,9 @@ setup: .venv/complete  ## .venv with exactly the locked, hashed dependencies
 	$(PIP) install --require-hashes -r requirements-dev.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
+
+demo: setup  ## watch the daemon call 320 simulated people; needs no Asterisk, no Redis, no root
+	$(BIN)/dialer-engine demo
 
 check: setup  ## style, types, floors and all tests but the lab's (under 90 s)
 	$(BIN)/ruff check $(SOURCES)

@@ -10,15 +10,13 @@ it again; the next start adopts the calls it left. Only the engine ends by itsel
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import secrets
 import signal
 import socket
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -38,6 +36,7 @@ from dialer_engine.core.model import AttemptId
 from dialer_engine.engine import Engine, EngineSettings
 from dialer_engine.errors import ConfigError, DialerError, Problem, Replaced, Unavailable
 from dialer_engine.store import Store
+from dialer_engine.store.embedded import embedded_redis
 
 ALIVE_SECONDS = 10.0
 """Without a pass for so long the daemon calls itself dead. A pass is due every half second."""
@@ -87,7 +86,12 @@ def run(config: Config, options: Options) -> Exit:
 
 async def _run(config: Config, options: Options) -> None:
     listener = api.listen(config.api.bind)
-    store = await _open_store(config, options)
+    with _redis(config, options) as url:
+        await _run_on(url, listener, config, options)
+
+
+async def _run_on(redis_url: str, listener: socket.socket, config: Config, options: Options) -> None:
+    store = await Store.open(redis_url, prefix=config.redis.prefix, default_timezone=config.dialing.timezone)
     counted = metrics.Metrics(__version__)
     try:
         if options.api_only:
@@ -135,26 +139,13 @@ def _engine_settings(config: Config) -> EngineSettings:
     )
 
 
-async def _open_store(config: Config, options: Options) -> Store:
-    settings = config.redis
-    url = settings.location
-    if settings.url == configuration.EMBEDDED:
-        if not options.volatile:
-            raise ConfigError(
-                [Problem("redis.url", '"embedded" forgets everything: say --volatile to mean it')]
-            )
-        url = _embedded_redis()
-    return await Store.open(url, prefix=settings.prefix, default_timezone=config.dialing.timezone)
-
-
-def _embedded_redis() -> str:
-    try:
-        fakeredis = importlib.import_module("fakeredis")
-    except ImportError as exc:
-        raise ConfigError([Problem("redis.url", '"embedded" needs pip install "dialer-engine[demo]"')]) from exc
-    server = fakeredis.TcpFakeServer(("127.0.0.1", 0))
-    threading.Thread(target=server.serve_forever, name="embedded redis", daemon=True).start()
-    return f"redis://127.0.0.1:{server.server_address[1]}/0"
+def _redis(config: Config, options: Options) -> AbstractContextManager[str]:
+    """The URL of the Redis to use; an embedded one is there for as long as the context is."""
+    if config.redis.url != configuration.EMBEDDED:
+        return nullcontext(config.redis.location)
+    if not options.volatile:
+        raise ConfigError([Problem("redis.url", '"embedded" forgets everything: say --volatile to mean it')])
+    return embedded_redis()
 
 
 class _Daemon:

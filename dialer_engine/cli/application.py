@@ -1,4 +1,5 @@
-"""The tree of commands, and those that stand at its top: run, check-config, call, export, stop-dialing."""
+"""The tree of commands, and those that stand at its top: run, check-config, call, demo, export, simulate,
+stop-dialing."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import typer
 
 from dialer_engine import __version__, log
 from dialer_engine import config as configuration
-from dialer_engine.cli import call, campaigns, do_not_call, ivrs, lists, results, simulate, tokens, users
+from dialer_engine.cli import call, campaigns, demo, do_not_call, ivrs, lists, results, simulate, tokens, users
 from dialer_engine.cli.session import ConfigFile, Visit, config_path, now, put_json, tell, visit
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.add_typer(users.app, name="user")
 app.add_typer(tokens.app, name="token")
 app.command("call")(call.call)
 app.command("export")(results.export)
+app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 
 

@@ -16,7 +16,7 @@ Everything is kept as it is, every field, with these exceptions, and no others:
 | the peer's state in a Dial of status "" or RINGING, Down or Ringing by chance | `<Down or Ringing>` |
 | the state of a playback in the reply to `play`, queued or playing by chance | `<queued or playing>` |
 | the state in a hang-up request, Ring or Busy by chance | `<Ring or Busy>` |
-| `duration_ms` of a key | rounded to DURATION_STEP_MS |
+| `duration_ms` of a key, if it is within KEY_MS | `<of a key>` |
 | what the BUILD of this Asterisk is | its name in brackets |
 | channels and applications of others in a list of all | left out; ours are sorted, as every list of ids is |
 | events about channels of others, or about no channel and no application of ours | left out |
@@ -41,7 +41,8 @@ from .wire import Event, Exchange, Recording, Socket
 Trace = dict[str, Any]
 
 TIMES = "<times>"
-DURATION_STEP_MS = 100
+KEY_MS = range(80, 301)
+"""A key of 100 ms: 120 on an idle line, up to 200 while something is played."""
 MEASURED = re.compile(r"RTPAUDIOQOS.*|BRIDGEPVTCALLID|(ANSWERED|DIALED|PROGRESS|RING)TIME(_MS)?")
 """What was measured, and a SIP call id."""
 BUILD = ("date", "kernel", "machine", "options", "os", "user", "version")
@@ -179,8 +180,8 @@ class _Names:
             return sorted(members) if key.endswith("_ids") else members
         if isinstance(value, str):
             return self._replaced_text(value, key)
-        if key == "duration_ms":
-            return round(value / DURATION_STEP_MS) * DURATION_STEP_MS
+        if key == "duration_ms" and value in KEY_MS:
+            return "<of a key>"
         return value
 
     def _replaced_text(self, text: str, key: str) -> str:

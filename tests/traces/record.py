@@ -30,15 +30,20 @@ NEWCOMERS = 6
 """Connections being opened at the same time, of all scenarios together."""
 
 
-async def record(place: Place, names: Sequence[str] = tuple(SCENARIOS)) -> dict[str, Trace | Exception]:
-    """Run scenarios beside each other; what went wrong with one stands in place of its trace."""
-    turns, room = asyncio.Semaphore(NEWCOMERS), asyncio.Semaphore(AT_ONCE)
+async def record(
+    place: Place, names: Sequence[str] = tuple(SCENARIOS), at_once: int | None = AT_ONCE
+) -> dict[str, Trace | Exception]:
+    """Run scenarios beside each other; what went wrong with one stands in place of its trace.
+
+    `at_once` None: all of them, and those that no real Asterisk bears beside others too.
+    """
+    turns, room = asyncio.Semaphore(NEWCOMERS), asyncio.Semaphore(at_once or len(names))
 
     async def one(name: str) -> Trace | Exception:
         async with room:
             return await _recorded(place, turns, name)
 
-    together = [name for name in names if not SCENARIOS[name].alone]
+    together = [name for name in names if at_once is None or not SCENARIOS[name].alone]
     traces = dict(zip(together, await asyncio.gather(*(one(name) for name in together)), strict=True))
     for name in names:
         if name not in traces:

@@ -394,7 +394,7 @@ async def plays_that_are_refused(wire: Wire) -> None:
 
 
 @scenario("app", "dialplan")
-async def goes_on_in_the_dialplan(wire: Wire) -> None:
+async def goes_on_elsewhere(wire: Wire) -> None:
     """To a place that hangs up, and to one that is not there."""
     calls = await asyncio.gather(
         *(wire.answered(label, number.stays(0.0, wire.serial)) for label in ("there", "nowhere"))
@@ -511,10 +511,12 @@ async def _through(wire: Wire, context: str, callees: dict[str, str]) -> None:
     calls, far_halves = [], []
     for label, dialled in callees.items():
         far_halves.append(wire.name(f"far {label}"))
-        timeout = 2 if label == "rings" else 15
+        timeout = 4 if label == "rings" else 15
         endpoint = f"Local/{dialled}@{context}"
         calls.append(await wire.call(label, endpoint, otherChannelId=far_halves[-1], timeout=timeout))
-    await asyncio.sleep(0.5)
+    for call in calls:
+        await wire.state(call, "Ringing")
+    await asyncio.sleep(SETTLE_SECONDS)
     for far in far_halves:
         await wire.subscribe(f"channel:{far}")
     for channel in (*calls, *far_halves):
@@ -524,16 +526,16 @@ async def _through(wire: Wire, context: str, callees: dict[str, str]) -> None:
 @scenario("app", "dialplan")
 async def local_halves(wire: Wire) -> None:
     """Both halves followed: answered, rejected after ringing, not reached."""
-    callees = {str(code): number.rejects(code, 1.5, wire.serial) for code in (486, 404, 503)}
-    callees |= {"answers": number.answers(1.5, 0.9, wire.serial), "rings": number.rings_out(wire.serial)}
+    callees = {str(code): number.rejects(code, 3.0, wire.serial) for code in (486, 404, 503)}
+    callees |= {"answers": number.answers(3.0, 0.9, wire.serial), "rings": number.rings_out(wire.serial)}
     await _through(wire, "from-internal", callees)
 
 
 @scenario("app", "dialplan")
 async def local_halves_with_a_word(wire: Wire) -> None:
     """The dialplan has its own word for how the call went."""
-    callees = {str(code): number.rejects(code, 1.5, wire.serial) for code in (486, 404, 503, 480)}
-    callees |= {"answers": number.answers(1.5, 0.9, wire.serial)}
+    callees = {str(code): number.rejects(code, 3.0, wire.serial) for code in (486, 404, 503, 480)}
+    callees |= {"answers": number.answers(3.0, 0.9, wire.serial)}
     await _through(wire, "from-internal-status", callees)
 
 
@@ -723,7 +725,7 @@ async def _back(wire: Wire) -> None:
 @scenario("app", "dialplan")
 async def socket_away_while_it_rings(wire: Wire) -> None:
     """Dropped and back before the answer: what comes then is heard."""
-    call = await wire.ring("call", number.stays(1.5, wire.serial))
+    call = await wire.ring("call", number.stays(3.0, wire.serial))
     await wire.drop()
     await wire.ask("GET", f"/applications/{wire.app}")
     await _back(wire)

@@ -1,32 +1,215 @@
-"""The recordings are what the real Asterisk says now."""
+"""The simulator says what the real Asterisk said when it was recorded, and the real one says so still."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
+from dialer_engine.simulator import Simulator
 from tests.lab.lab import Lab
 
 from .compare import differences
+from .drift import Events, Replies, as_it_is, as_they_are, drifted
 from .normal import Trace
 from .record import RECORDED, kept, record
 from .scenarios import SCENARIOS
-from .wire import Place
+from .wire import Event, Place
 
 Heard = dict[str, Trace | Exception]
+USER, PASSWORD = "tracer", "simulated"
 
 
-def check(name: str, heard: Heard, by: str) -> None:
-    got = heard[name]
-    if isinstance(got, Exception):
-        raise got
-    different = differences(name, kept(name), got, by)
-    assert not different, "\n".join(different)
+def different(name: str, heard: Heard, by: str) -> list[str]:
+    trace = heard[name]
+    if isinstance(trace, Exception):
+        raise trace
+    return differences(name, kept(name), trace, by)
 
 
 def test_every_scenario_is_recorded_and_no_other() -> None:
     assert {path.stem for path in RECORDED.glob("*.json")} == set(SCENARIOS)
+
+
+# On the simulator
+
+
+async def heard_by(
+    *names: str, events: Events = as_they_are, replies: Replies = as_it_is
+) -> dict[str, Trace | Exception]:
+    """Recorded on a simulator that has drifted so."""
+    async with (
+        Simulator(username=USER, password=PASSWORD) as simulator,
+        drifted(Place(simulator.url, USER, PASSWORD), events, replies) as place,
+    ):
+        return await record(place, names)
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Heard:
+    async def all_of_them() -> Heard:
+        async with Simulator(username=USER, password=PASSWORD) as simulator:
+            return await record(Place(simulator.url, USER, PASSWORD), at_once=None)
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_simulator_says_the_same(name: str, simulated: Heard) -> None:
+    found = different(name, simulated, "simulated")
+    assert not found, "\n".join(found)
+
+
+# A drift is caught: each is planted into what an otherwise good simulator says
+
+
+def final_dial_on_time_out(event: Event) -> Iterable[Event]:
+    if event["type"] == "ChannelDestroyed" and event["cause"] == 19:
+        peer = {
+            "type": "Dial",
+            "peer": event["channel"],
+            "dialstatus": "NOANSWER",
+            "dialstring": "",
+            "forward": "",
+        }
+        yield {**peer, **{key: event[key] for key in ("application", "asterisk_id", "timestamp")}}
+    yield event
+
+
+def wrong_cause(event: Event) -> Iterable[Event]:
+    yield {**event, "cause": 16} if event["type"] == "ChannelDestroyed" and event["cause"] == 17 else event
+
+
+def without_sip_code(event: Event) -> Iterable[Event]:
+    yield {key: value for key, value in event.items() if key != "tech_cause"}
+
+
+def without_call_id(event: Event) -> Iterable[Event]:
+    part = "peer" if "peer" in event else "channel"
+    channel = {key: value for key, value in event[part].items() if key != "protocol_id"}
+    yield {**event, part: channel}
+
+
+def after_the_end(event: Event) -> Iterable[Event]:
+    yield event
+    if event["type"] == "ChannelDestroyed":
+        common = {key: event[key] for key in ("application", "asterisk_id", "timestamp", "channel")}
+        yield {**common, "type": "ChannelStateChange"}
+
+
+def conflict_for_a_refusal(request: str, status: int, body: Any) -> tuple[int, Any]:
+    return (409 if status == 500 else status), body
+
+
+class Lost:
+    """The first event of a type does not come."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._lost = False
+
+    def __call__(self, event: Event) -> Iterable[Event]:
+        if event["type"] == self._kind and not self._lost:
+            self._lost = True
+            return ()
+        return (event,)
+
+
+class Late:
+    """Events of a type come after the one that follows."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._held: list[Event] = []
+
+    def __call__(self, event: Event) -> Iterable[Event]:
+        if event["type"] == self._kind:
+            self._held.append(event)
+            return ()
+        held, self._held = self._held, []
+        return (event, *held)
+
+
+def doubled(event: Event) -> Iterable[Event]:
+    return (event, event) if event["type"] == "StasisEnd" else (event,)
+
+
+def without_milliseconds(event: Event) -> Iterable[Event]:
+    yield {**event, "timestamp": event["timestamp"].replace(".", ":")}
+
+
+PLANTED: dict[str, tuple[str, Events, str]] = {
+    "a final Dial on time-out": (
+        "is_not_reached",
+        final_dial_on_time_out,
+        "app, rings, after event 3: Dial NOANSWER: not recorded, but drifted",
+    ),
+    "a wrong cause": (
+        "rejects_unfiltered",
+        wrong_cause,
+        "app, busy, event 4 (ChannelDestroyed): field cause: recorded 17, drifted 16",
+    ),
+    "a missing SIP code": (
+        "rejects_unfiltered",
+        without_sip_code,
+        "app, busy, event 4 (ChannelDestroyed): field tech_cause: recorded 486, drifted nothing",
+    ),
+    "a missing field of the channel": (
+        "rejects_unfiltered",
+        without_call_id,
+        "app, busy, event 1 (Dial -): field peer.protocol_id: recorded '<sip call id>', drifted nothing",
+    ),
+    "an event after the end": (
+        "rejects_unfiltered",
+        after_the_end,
+        "app, busy, after event 4: ChannelStateChange Down: not recorded, but drifted",
+    ),
+    "a lost event": (
+        "rejects_unfiltered",
+        Lost("ChannelHangupRequest"),
+        "app, busy, event 2 (ChannelHangupRequest): recorded, not drifted",
+    ),
+    "a late event": (
+        "comes_back_to_the_application",
+        Late("StasisEnd"),
+        "app, call, order: recorded",
+    ),
+    "a doubled event": (
+        "comes_back_to_the_application",
+        doubled,
+        "(StasisEnd): field <times>: recorded nothing, drifted 2",
+    ),
+    "a timestamp of another form": (
+        "rejects_unfiltered",
+        without_milliseconds,
+        "app, busy, event 1 (Dial -): field timestamp: recorded '<time>', drifted '2",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+async def test_a_drift_of_the_events_is_caught(what: str) -> None:
+    name, drift, difference = PLANTED[what]
+    found = different(name, await heard_by(name, events=drift), "drifted")
+    assert [line for line in found if difference in line], "\n".join(found)
+
+
+async def test_a_409_in_place_of_a_500_is_caught() -> None:
+    name = "originates_that_are_refused"
+    found = different(name, await heard_by(name, replies=conflict_for_a_refusal), "drifted")
+    assert "request 2 (POST /channels/<no trunk>): field status: recorded 500, drifted 409" in "\n".join(found)
+
+
+async def test_the_wire_on_which_drifts_are_planted_adds_none() -> None:
+    names = {name for name, _, _ in PLANTED.values()} | {"originates_that_are_refused"}
+    heard = await heard_by(*names)
+    assert [line for name in names for line in different(name, heard, "drifted")] == []
+
+
+# On the lab
 
 
 @pytest.fixture(scope="session")
@@ -39,4 +222,5 @@ def fresh(lab: Lab) -> Heard:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_asterisk_says_what_is_recorded(name: str, fresh: Heard) -> None:
-    check(name, fresh, "now")
+    found = different(name, fresh, "now")
+    assert not found, "\n".join(found)

@@ -24,7 +24,8 @@ LONGEST_BODY = 64 * 1024 * 1024
 """Bytes of a list as JSON; CSV and NDJSON may be of any length."""
 LONGEST_VALUE = 65_536
 """Characters of one contact, however it is spaced; the JSON parser holds everybody up while it reads one."""
-ROWS_AT_ONCE = 1000
+FED_BYTES = 32_768
+ROWS_AT_ONCE = 500
 
 _Result = TypeVar("_Result")
 Steps = Generator[None, None, _Result]
@@ -58,10 +59,11 @@ class JsonList:
             length += len(chunk)
             if length > LONGEST_BODY:
                 raise HTTPException(413, f"a list as JSON has at most {LONGEST_BODY} bytes")
-            batch += await asyncio.to_thread(self.feed, chunk)
-            if len(batch) >= ROWS_AT_ONCE:
-                yield batch
-                batch = []
+            for start in range(0, len(chunk), FED_BYTES):
+                batch += await asyncio.to_thread(self.feed, chunk[start : start + FED_BYTES])
+                if len(batch) >= ROWS_AT_ONCE:
+                    yield batch
+                    batch = []
         batch += await asyncio.to_thread(self.feed, b"", last=True)
         if batch:
             yield batch

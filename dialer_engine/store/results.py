@@ -12,8 +12,8 @@ from dialer_engine.errors import Conflict
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import Archived, AuditEntry, ResultPage
 
-AT_ONCE = 500  # entries of a stream; decoding them takes some milliseconds
-LOOKED_AT = 10 * AT_ONCE  # at most, per page
+AT_ONCE = 200  # entries of a stream; decoding them holds the loop for two milliseconds or so
+LOOKED_AT = 5000  # at most, per page
 MINUTE_SECONDS = 60.0
 RATED = 100  # results that say how fast a campaign is
 LAST_PLACE = 2**64 - 1  # among the entries of one millisecond

@@ -107,7 +107,8 @@ class App:
 
     name: str
     ear: Ear | None = None
-    everything: bool = False
+    everything: bool = False  # bridges and endpoints as well as channels
+    every_channel: bool = False
     allowed: list[Json] = field(default_factory=list)
     disallowed: list[Json] = field(default_factory=list)
     channels: dict[str, int] = field(default_factory=dict)  # id: how many want it
@@ -127,6 +128,11 @@ class App:
         self._let_through = frozenset(str(entry["type"]) for entry in self.allowed)
         self._held_back = frozenset(str(entry["type"]) for entry in self.disallowed)
 
+    @property
+    def let_through(self) -> frozenset[str] | None:
+        """Types of event; None: all but those held back."""
+        return self._let_through or None
+
     def wants(self, kind: str) -> bool:
         if self.ear is None or kind in self._held_back:
             return False
@@ -136,7 +142,7 @@ class App:
         topics = EVERYTHING if self.everything else {}
         return {
             "name": self.name,
-            "channel_ids": [*topics.get("channel", ()), *sorted(self.channels)],
+            "channel_ids": [*(EVERYTHING["channel"] if self.every_channel else ()), *sorted(self.channels)],
             "bridge_ids": [*topics.get("bridge", ())],
             "endpoint_ids": [*topics.get("endpoint", ()), *sorted(self.endpoints)],
             "device_names": [*topics.get("device", ())],
@@ -152,6 +158,22 @@ class Apps:
         self.by_name: dict[str, App] = {}
         self._of_endpoint: dict[str, Counter[App]] = {}
         self._of_everything: set[App] = set()
+        self._of_every_channel: set[App] = set()
+        self._heard: frozenset[str] | None = frozenset()  # types that anybody at all lets through; None: any
+
+    def _listen_again(self) -> None:
+        heard: set[str] = set()
+        for app in self.by_name.values():
+            if app.ear is not None and app.let_through is None:
+                self._heard = None
+                return
+            heard |= (app.let_through or frozenset()) if app.ear is not None else frozenset()
+        self._heard = frozenset(heard)
+
+    def filter(self, app: App, allowed: list[Json] | None, disallowed: list[Json] | None) -> None:
+        """Which types of event it is told."""
+        app.filter(allowed, disallowed)
+        self._listen_again()
 
     def connect(self, name: str, ear: Ear, *, everything: bool, now: float) -> App:
         """A socket opens. Whoever had the name hears that he is replaced, and nothing more."""
@@ -162,18 +184,27 @@ class Apps:
         if everything:
             app.everything = True
             self._of_everything.add(app)
+            self.follow_every_channel(app)
+        self._listen_again()
         return app
 
     def disconnect(self, app: App, ear: Ear) -> None:
         """The socket is gone. What was followed singly is kept; what follows nothing any more is forgotten."""
         if app.ear != ear:  # bound methods are equal, never the same
             return
-        app.ear, app.everything = None, False
+        app.ear, app.everything, app.every_channel = None, False, False
         self._of_everything.discard(app)
+        self._of_every_channel.discard(app)
         self._forget_if_done(app)
+        self._listen_again()
+
+    def follow_every_channel(self, app: App) -> None:
+        """As long as its socket lasts."""
+        app.every_channel = True
+        self._of_every_channel.add(app)
 
     def follow(self, app: App, channel: Channel) -> None:
-        if app.everything:
+        if app.every_channel:
             return
         channel.followers[app] += 1
         app.channels[channel.id] = channel.followers[app]
@@ -216,6 +247,8 @@ class Apps:
         self, channel: Channel, kind: str, body: Json, now: float, *, names_channel: bool = True
     ) -> None:
         """What happened to the channel, to everybody who follows it."""
+        if self._heard is not None and kind not in self._heard:
+            return
         hearers = [app for app in self._hearers(channel) if app.wants(kind)]
         if not hearers:
             return
@@ -273,8 +306,8 @@ class Apps:
         followers = self._of_endpoint.get(channel.endpoint)
         if followers:
             yield from followers
-        if self._of_everything:
-            yield from self._of_everything
+        if self._of_every_channel:
+            yield from self._of_every_channel
 
     @staticmethod
     def _hand(app: App, kind: str, frame: bytes) -> None:
@@ -284,7 +317,7 @@ class Apps:
 
 def stamp(at: float) -> str:
     """As Asterisk writes an instant: to the millisecond, in the time zone of its host, which is UTC here."""
-    milliseconds = int(at * 1000)
+    milliseconds = round(at * 1000)
     return f"{_second(milliseconds // 1000)}{milliseconds % 1000:03d}+0000"
 
 

@@ -176,15 +176,17 @@ class Pbx:
     @_verb
     def filter(self, name: str, asked: Mapping[str, Any]) -> Json:
         app = self._app(name)
-        app.filter(_types(asked, "allowed"), _types(asked, "disallowed"))
+        self._exchange.apps.filter(app, _types(asked, "allowed"), _types(asked, "disallowed"))
         return app.json()
 
     @_verb
     def subscribe(self, name: str, source: str) -> Json:
-        """To "channel:ID" or "endpoint:PJSIP/NAME"."""
+        """To "channel:ID", "channel:" (all of them) or "endpoint:PJSIP/NAME"."""
         app = self._app(name)
         kind, _, what = source.partition(":")
-        if kind == "channel" and (channel := self._exchange.channels.get(what)) is not None:
+        if source == "channel:":
+            self._exchange.apps.follow_every_channel(app)
+        elif kind == "channel" and (channel := self._exchange.channels.get(what)) is not None:
             self._exchange.apps.follow(app, channel)
         elif kind == "endpoint" and what.removeprefix("PJSIP/") in self._exchange.trunks:
             self._exchange.apps.follow_endpoint(app, what)
@@ -223,10 +225,10 @@ class Pbx:
         if asked.get("originator") and str(asked["originator"]) not in self._exchange.channels:
             raise Refused(400, "Provided originator channel was not found")
         ring_seconds, place, app = _ring_seconds(asked), _place(asked), str(asked.get("app") or "")
+        variables, caller = variables_of(asked), _name_and_number(str(asked.get("callerId") or ""))
         channel = self._make(channel_id, asked)
-        caller = _name_and_number(str(asked.get("callerId") or ""))
         self._exchange.introduce(channel, caller, caller, "AppDial2", at_once=False)
-        self._set(channel, variables_of(asked))
+        self._set(channel, variables)
         self._follow(app, channel)
         told = channel.json()
         if app:
@@ -259,8 +261,9 @@ class Pbx:
     @_verb
     def create(self, asked: Mapping[str, Any]) -> Json:
         """Make a channel in an application; `dial` comes later, or never."""
+        variables = variables_of(asked)
         channel = self._make(None, asked)
-        self._set(channel, variables_of(asked))
+        self._set(channel, variables)
         told = channel.json()
         app = str(asked.get("app") or "")
         self._follow(app, channel)
@@ -271,9 +274,10 @@ class Pbx:
     def dial(self, channel_id: str, asked: Mapping[str, Any]) -> None:
         """Dial a channel that was created."""
         channel = self._in_app(channel_id)
-        if channel.line is not None or channel.other is not None:
-            raise Refused(409, "Channel is already dialed, or no channel that can be")
-        self._exchange.threads.start(dialed_in_app(self._exchange, channel, _ring_seconds(asked)))
+        ring_seconds = _ring_seconds(asked)
+        if channel.state != "Down" or not channel.dialled:
+            raise Refused(409, "Channel is not in a state to be dialed")
+        self._exchange.threads.start(dialed_in_app(self._exchange, channel, ring_seconds, self._places))
 
     def _make(self, channel_id: str | None, asked: Mapping[str, Any]) -> Channel:
         technology, resource = _endpoint(asked)

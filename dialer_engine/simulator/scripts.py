@@ -13,6 +13,8 @@ from dialer_engine.simulator.sounds import Playback
 from dialer_engine.simulator.threads import FOREVER, Script
 
 NO_ANSWER = 19
+RUN_OUT = 16
+"""What Asterisk puts in the place of the cause when the dialplan has come to its end (AST_SOFTHANGUP_APPUNLOAD)."""
 DIALSTATUS = {17: "BUSY", 34: "CONGESTION", 16: "NOANSWER", 19: "NOANSWER"}
 """What Dial() leaves behind, which is not the status of its last event; every other cause is CHANUNAVAIL."""
 
@@ -74,11 +76,15 @@ def _ringing(exchange: Exchange, channel: Channel, timeout_seconds: float) -> Ge
     return bool(told == ANSWERED)
 
 
-def dialed_in_app(exchange: Exchange, channel: Channel, timeout_seconds: float) -> Script:
+def dialed_in_app(exchange: Exchange, channel: Channel, timeout_seconds: float, places: Places) -> Script:
     """A channel that was created is dialed, beside whatever its application does with it."""
     exchange.apps.publish_dial(channel, "", exchange.now)
-    channel.dialled, number = "", channel.dialled  # only the first of its Dial events names it
-    exchange.invite(channel, number)
+    channel.dialled, dialled = "", channel.dialled  # only the first of its Dial events names it
+    far = channel.other
+    if far is None:
+        exchange.invite(channel, dialled)
+    else:
+        exchange.live(far, dialplan(exchange, far, Place(far.context, far.exten), places))
     yield timeout_seconds
     if channel.state != "Up":
         exchange.hang_up(channel, NO_ANSWER)
@@ -300,8 +306,7 @@ def dialplan(exchange: Exchange, channel: Channel, place: Place, places: Places)
     try:
         yield from _through(exchange, channel, place, places)
     finally:
-        body = {"cause": channel.cause or NORMAL_CLEARING, "soft": True}
-        exchange.tell(channel, "ChannelHangupRequest", body)
+        exchange.tell(channel, "ChannelHangupRequest", {"cause": RUN_OUT, "soft": True})
     return None
 
 

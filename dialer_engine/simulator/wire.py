@@ -86,6 +86,7 @@ class Simulator:
         self._sockets: dict[str, EventSocket] = {}
         self._conflicted: set[object] = set()  # connections whose thread remembers a conflict
         self._timer: asyncio.TimerHandle | None = None
+        self._is_flushing = False
         self._server: web.Server | None = None
         self._runner: web.ServerRunner | None = None
 
@@ -132,6 +133,7 @@ class Simulator:
         self._crash()
 
     def _crash(self) -> None:
+        self._flush()
         self.cut_connections()
         self.pbx.restart(time.time())
         self._sockets.clear()
@@ -158,14 +160,21 @@ class Simulator:
     # One turn
 
     def _turn(self) -> None:
-        """After the model has moved: what it said goes out, and it is moved again when something is due."""
+        """The model has moved: what it said goes out when the loop has turned, and it is moved again when something
+        is due. A write costs more than anything else here, so one is made for all that happens in a turn."""
+        if not self._is_flushing:
+            self._is_flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._wind()
+
+    def _flush(self) -> None:
+        self._is_flushing = False
         for socket in self._sockets.values():
             socket.flush()
         if self._lines and self._log is not None:
             self._log.write("".join(self._lines))
             self._log.flush()
             self._lines.clear()
-        self._wind()
 
     def _wind(self) -> None:
         due = self.pbx.next_at

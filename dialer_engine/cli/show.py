@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -39,7 +38,7 @@ PLAIN_COLUMNS = 160
 LAST_RESULTS = 7
 TOLD_DIFFERENCES = 5
 """In each row."""
-NAME_COLUMNS = 14
+NAME_COLUMNS, BAR_COLUMNS = 14, 16
 LONGEST_STATUS = 28
 """With a count before it."""
 
@@ -157,7 +156,8 @@ class Picture:
         most = max(statuses.values(), default=1)
         for status, meaning in MEANINGS.items():
             count = statuses[status]
-            table.add_row(status, str(count), meaning, *([Bar(most, 0, count, width=16)] if bars else []))
+            bar = [ProgressBar(total=most, completed=count, width=BAR_COLUMNS)] if bars else []
+            table.add_row(status, str(count), meaning, *bar)
         return table
 
     def _last_results(self) -> Table:

@@ -156,7 +156,7 @@ def _say_what_next(console: Console, daemon: Daemon, survey: CampaignId, ivr: Iv
         lines = [
             "What next:",
             "  dialer-engine demo --keep   stays, to be played with",
-            "  make lab                    the same on two real Asterisks",
+            "  make lab                    in the source: the same on two real Asterisks",
             '  README.md                   "On your own PBX": from here to your first call',
         ]
     for line in lines:

@@ -10,6 +10,7 @@ it again; the next start adopts the calls it left. Only the engine ends by itsel
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -326,9 +327,13 @@ def _application(probes: api.Probes, store: Store, config: Callable[[], Config])
         return config().numbers.policy()
 
     settings = config()
-    return api.application(
+    made = api.application(
         __version__, probes, store=store, numbers=numbers, tokens=settings.api, oidc=settings.oidc
     )
+    # All that has been made so far lives for ever. To look through it for garbage, again and again, would hold the
+    # loop for a tenth of a second each time.
+    gc.freeze()
+    return made
 
 
 def _reloaded(config: Config, options: Options) -> Config | None:

@@ -34,7 +34,7 @@ from dialer_engine.core.model import CampaignId, CampaignState, Command, Status
 from dialer_engine.errors import Invalid
 from dialer_engine.store import Store
 from dialer_engine.store.contract import CampaignDefinition, Document, Name
-from dialer_engine.store.records import AttemptRecord, CampaignView
+from dialer_engine.store.records import AttemptRecord, CampaignView, ResultPage
 
 routes = router("campaigns")
 
@@ -404,8 +404,11 @@ async def list_campaign_results(
     await store.campaigns.read(campaign)
     wanted = _wanted(number, status, run, numbers)
     begin = None if since is None else max(0.0, since.timestamp())
-    found = await store.results.read(campaign, after=cursor, since=begin, count=page_size, wanted=wanted)
-    return await pages.cursored(found.items, found.next)
+
+    async def read(after: str | None, count: int) -> ResultPage:
+        return await store.results.read(campaign, after=after, since=begin, count=count, wanted=wanted)
+
+    return await pages.cursored(read, cursor, page_size)
 
 
 # --- how it is told ---

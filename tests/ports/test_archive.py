@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from dialer_engine.archive import AT_ONCE, Archive
+from dialer_engine.archive import MOVED_AT_ONCE, READ_AT_ONCE, Archive
 from dialer_engine.core.model import CampaignId, Status
 from dialer_engine.errors import Conflict, Unavailable
 from dialer_engine.store import Store
@@ -183,11 +183,11 @@ async def test_a_file_is_not_trusted_when_somebody_else_removed_results_meanwhil
 
         async def entries(self, campaign: CampaignId, **terms: Any) -> list[Entry]:
             found = await super().entries(campaign, **terms)
-            if len(found) == AT_ONCE:
+            if len(found) == MOVED_AT_ONCE:
                 await raw("XTRIM", KEY, "MAXLEN", 10)
             return found
 
-    await put(link, over_days(1, AT_ONCE + 20))
+    await put(link, over_days(1, MOVED_AT_ONCE + 20))
     with pytest.raises(Conflict, match="somebody else"):
         await Archive(archive.directory, Meddled(link)).move(
             [CAMPAIGN], before=FIRST_DAY + 2 * DAY, owner=OWNER
@@ -220,12 +220,12 @@ async def test_one_daemon_archives_at_a_time(
 
 async def test_two_processes_do_not_write_into_one_directory(archive: Archive, link: Link, raw: Any) -> None:
     """As a daemon does that was replaced by its twin a moment ago: both have one name, and so one lease."""
-    await put(link, over_days(3, AT_ONCE + 1))
+    await put(link, over_days(3, MOVED_AT_ONCE + 1))
     moves = [archive.move([CAMPAIGN], before=FIRST_DAY + 9 * DAY, owner=OWNER) for _ in range(2)]
     done = await asyncio.gather(*moves, return_exceptions=True)
     assert [type(one) for one in done if one is not None] in ([], [Conflict])
     await archive.move([CAMPAIGN], before=FIRST_DAY + 9 * DAY, owner=OWNER)
-    assert numbers(await everything(archive)) == list(range(3 * (AT_ONCE + 1)))
+    assert numbers(await everything(archive)) == list(range(3 * (MOVED_AT_ONCE + 1)))
     assert len(names(archive)) == 3
 
 
@@ -295,10 +295,10 @@ async def test_a_move_that_is_cancelled_leaves_old_or_new(archive: Archive, link
 
 
 async def test_a_reader_loses_nothing_to_a_move_under_way(archive: Archive, link: Link, raw: Any) -> None:
-    count = 3 * AT_ONCE
-    await put(link, over_days(3, AT_ONCE))
+    count = 3 * READ_AT_ONCE
+    await put(link, over_days(3, READ_AT_ONCE))
     reading = archive.read(CAMPAIGN)
-    told = [await anext(reading) for _ in range(AT_ONCE + 7)]  # the second page of Redis is in its hands
+    told = [await anext(reading) for _ in range(READ_AT_ONCE + 7)]  # the second page of Redis is in its hands
     await archive.move([CAMPAIGN], before=FIRST_DAY + 9 * DAY, owner=OWNER)
     assert await raw("XLEN", KEY) == 0
     told += [item async for item in reading]

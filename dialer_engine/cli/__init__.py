@@ -1,7 +1,7 @@
 """The command `dialer-engine`.
 
-Every command but `run` speaks with Redis alone, by the store's verbs, and so works from any host that reaches
-Redis; the daemons obey what then stands there. Data goes to standard output, words to standard error.
+Every command but `run`, `demo` and `simulate` speaks with Redis alone, by the store's verbs, and so works from any
+host that reaches Redis; the daemons obey what then stands there. Data goes to standard output, words to standard error.
 
 Exit codes: 0 done, 1 refused or not found, 2 usage, 69 Redis unavailable, 78 configuration.
 """

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dialer_engine.cli.account import PAGE, Line, Result, SeenCall, counted, recorded, words
+from dialer_engine.cli.comparison import PAGE, Line, Result, SeenCall, counted, recorded, words
 from dialer_engine.cli.crowd import CHOICES, Person
 from dialer_engine.core.model import CampaignId, CampaignState, Status
 from dialer_engine.errors import Unavailable

@@ -23,7 +23,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from dialer_engine.cli import show
-from dialer_engine.cli.account import compare, opted_out, results_of
+from dialer_engine.cli.comparison import compare, opted_out, results_of
 from dialer_engine.cli.crowd import KINDS, LISTED, SURVEY, Kind, Person, campaign, crowd
 from dialer_engine.cli.session import now
 from dialer_engine.core.compliance import NumberPolicy
@@ -55,8 +55,10 @@ T = TypeVar("T")
 
 
 async def play(size: int, *, speed: float, seed: int, keep: bool) -> bool:
-    """The whole demo, on standard output; True when the daemon's account is the callees' own. Raises Unavailable, and
-    ConfigError when the extra `demo` is missing. Cancelled, it leaves nothing behind."""
+    """The whole demo, on standard output; True when the daemon has recorded what the callees did.
+
+    Raises Unavailable, and ConfigError when the extra `demo` is missing. Cancelled, it leaves nothing behind.
+    """
     console = show.standard_output()
     people = crowd(size, [*KINDS, LATECOMERS], seed=seed)
     console.print(f"Starting a Redis, a PBX with {size} people to call, and the daemon ...")

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dialer_engine.cli import show
-from dialer_engine.cli.account import Line, compare, opted_out, results_of
+from dialer_engine.cli.comparison import Line, compare, opted_out, results_of
 from dialer_engine.cli.crowd import KINDS, LISTED, SURVEY, Person, campaign, crowd
 from dialer_engine.core.model import CampaignId
 from dialer_engine.errors import DialerError

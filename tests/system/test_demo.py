@@ -24,7 +24,7 @@ import psutil
 import pytest
 import redis
 
-from dialer_engine.cli.account import compare
+from dialer_engine.cli.comparison import compare
 from dialer_engine.cli.crowd import KINDS, Kind, Person, crowd
 from dialer_engine.simulator.world import Seen
 
@@ -321,7 +321,7 @@ def but(index: int, **changes: Any) -> list[dict[str, Any]]:
     return [{**one, **changes} if place == index else one for place, one in enumerate(RESULTS)]
 
 
-def test_equal_accounts_are_equal() -> None:
+def test_what_is_equal_is_called_equal() -> None:
     assert unequal() == []
 
 

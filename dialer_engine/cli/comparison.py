@@ -1,4 +1,4 @@
-"""What the callees did against what the daemon recorded: two accounts of the same calls, compared person by person."""
+"""What the callees did against what the daemon recorded, person by person."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class SeenCall(Protocol):
 
 
 Result: TypeAlias = Mapping[str, Any]
-"""As the API shows it. It was written by the daemon; what else stands there is what the account is to find."""
+"""As the API shows it."""
 Said: TypeAlias = tuple[str, str | None, Mapping[str, str]]
 """Status, extStatus and the answers given."""
 

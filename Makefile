@@ -54,10 +54,16 @@ lab: tools  ## watch the daemon dial a whole campaign on two real Asterisks
 chaos: setup  ## kill the daemon at every step and count what was lost
 	$(BIN)/python -m tests.chaos
 
+traces: tools  ## record on the lab what the real Asterisk says, for the simulator to say the same
+	$(BIN)/python -m tests.traces
+
 bench: tools  ## the figures of the README, measured here (some ten minutes, on a quiet machine)
-	@failed=0; for measure in $(filter-out figures,$(basename $(notdir $(wildcard bench/*.py)))); do \
+	@failed=0; for measure in $(filter-out figures million,$(basename $(notdir $(wildcard bench/*.py)))); do \
 	  echo "== $$measure"; $(BIN)/python -m bench.$$measure || failed=1; \
 	done; exit $$failed
+
+million: setup  ## lists of a million and of ten million: memory, archive, start to first call (a quarter of an hour)
+	$(BIN)/python -m bench.million
 
 format: setup  ## let ruff put the source in order
 	$(BIN)/ruff check --fix $(SOURCES)

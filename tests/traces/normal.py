@@ -14,7 +14,7 @@ Everything is kept as it is, every field, with these exceptions, and no others:
 | `protocol_id`, unless it is empty | `<sip call id>` |
 | values of MEASURED variables, unless they are empty | `<measured>` |
 | the peer's state in a Dial of status "" or RINGING, Down or Ringing by chance | `<Down or Ringing>` |
-| the state of a playback in the reply to `play`, queued or playing by chance | `<queued or playing>` |
+| the state of a playback in the reply to `play`: how far it is by then | `<queued or playing or failed>` |
 | the state in a hang-up request, Ring or Busy by chance | `<Ring or Busy>` |
 | `duration_ms` of a key, if it is within KEY_MS | `<of a key>` |
 | what the BUILD of this Asterisk is | its name in brackets |
@@ -35,6 +35,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from .wire import Event, Exchange, Recording, Socket
 
@@ -112,12 +113,12 @@ def in_order(events: Sequence[Event], free: Callable[[Event, Event], bool] = ind
 def _exchange(exchange: Exchange, names: _Names) -> Trace:
     reply = exchange.reply
     if exchange.method == "GET" and exchange.path in _LISTS_OF_ALL and isinstance(reply, list):
-        reply = sorted((each for each in reply if names.known(json.dumps(each))), key=names.sort_key)
-    if exchange.method == "POST" and "/play/" in exchange.path and exchange.status == 201:
-        reply = {**reply, "state": _either(reply["state"], "queued", "playing")}
-    said: Trace = {"request": f"{exchange.method} {exchange.path}", "status": exchange.status}
-    for key, value in (("query", exchange.query), ("body", exchange.body), ("reply", reply)):
-        if value not in (None, {}):
+        reply = sorted((each for each in reply if names.owns(each)), key=names.sort_key)
+    if exchange.method == "POST" and "/play/" in exchange.path and isinstance(reply, dict):
+        reply = {key: _one_of(value, "queued", "playing", "failed") for key, value in reply.items()}
+    said: Trace = {"request": f"{exchange.method} {unquote(exchange.path)}", "status": exchange.status}
+    for key, value in (("query", exchange.query or None), ("body", exchange.body), ("reply", reply)):
+        if value is not None:
             said[key] = value
     replaced: Trace = names.replaced(said)
     return replaced
@@ -156,17 +157,18 @@ class _Names:
         for snapshot in _channels([events, replies]):
             self._take_name(snapshot)
         longest_first = sorted(self._texts, key=len, reverse=True)
-        self._any = re.compile("|".join(map(re.escape, longest_first)))
+        self._any = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
-    def known(self, text: str) -> bool:
-        return any(identifier in text for identifier in self._labels)
+    def owns(self, listed: dict[str, Any]) -> bool:
+        """Is a channel or application of ours?"""
+        return listed.get("id", listed.get("name")) in self._labels
 
     def concern(self, event: Event) -> bool:
         """Is it about a channel, a bridge or the application of ours?"""
         ids = {snapshot["id"] for snapshot in _channels(event)}
         if not ids:
             ids = {about(event)} if event["type"] in ABOUT_APPLICATIONS or "bridge" in event else set()
-        return any(self.known(identifier) for identifier in ids)
+        return any(identifier in self._labels for identifier in ids)
 
     def sort_key(self, value: Any) -> str:
         return json.dumps(self.replaced(value), sort_keys=True)
@@ -218,7 +220,7 @@ class _Names:
         entered = [event for event in events if "bridge" in event and "channel" in event]
         for event in entered:
             bridge = event["bridge"]["id"]
-            if self.known(event["channel"]["id"]) and bridge not in self._labels:
+            if event["channel"]["id"] in self._labels and bridge not in self._labels:
                 self._label(bridge, "bridge 1")
 
     def _label(self, identifier: str, label: str) -> None:
@@ -229,33 +231,30 @@ class _Names:
         self._labels[identifier] = free
 
     def _take_name(self, snapshot: dict[str, Any]) -> None:
+        """In place of its serial a channel's name has its label; the far half of a Local/ channel has the near
+        one's."""
         named = _CHANNEL_NAME.fullmatch(snapshot["name"])
-        if named is None or not self.known(snapshot["id"]):
+        if named is None or snapshot["id"] not in self._labels:
             return
-        name, text = snapshot["name"], snapshot["id"]
-        for identifier, label in self._labels.items():
-            text = text.replace(identifier, f"<{label}>")
-        if named["half"]:
-            name = name.removesuffix(named["half"])
-            if named["half"] == ";2" and name in self._texts:
-                return
-        self._texts[name] = f"{named['stem']}-{text}"
+        name = snapshot["name"].removesuffix(named["half"] or "")
+        if named["half"] != ";2" or name not in self._texts:
+            self._texts[name] = f"{named['stem']}-<{self._labels[snapshot['id']]}>"
 
 
 def _without_chance(value: dict[str, Any]) -> dict[str, Any]:
     if value.get("value") and MEASURED.fullmatch(str(value.get("variable"))):
         return {**value, "value": "<measured>"}
     if "peer" in value and value.get("dialstatus") in _BEFORE_THE_END:
-        state = _either(value["peer"].get("state"), "Down", "Ringing")
+        state = _one_of(value["peer"].get("state"), "Down", "Ringing")
         return {**value, "peer": {**value["peer"], "state": state}}
     if value.get("type") == "ChannelHangupRequest":
-        state = _either(value["channel"].get("state"), "Ring", "Busy")
+        state = _one_of(value["channel"].get("state"), "Ring", "Busy")
         return {**value, "channel": {**value["channel"], "state": state}}
     return value
 
 
-def _either(said: object, one: str, other: str) -> object:
-    return f"<{one} or {other}>" if said in (one, other) else said
+def _one_of(said: Any, *by_chance: str) -> Any:
+    return f"<{' or '.join(by_chance)}>" if said in by_chance else said
 
 
 def _channels(value: Any) -> Iterator[dict[str, Any]]:

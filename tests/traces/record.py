@@ -31,19 +31,19 @@ NEWCOMERS = 6
 
 
 async def record(
-    place: Place, names: Sequence[str] = tuple(SCENARIOS), at_once: int | None = AT_ONCE
+    place: Place, names: Sequence[str] = tuple(SCENARIOS), at_once: int = AT_ONCE, real: bool = True
 ) -> dict[str, Trace | Exception]:
     """Run scenarios beside each other; what went wrong with one stands in place of its trace.
 
-    `at_once` None: all of them, and those that no real Asterisk bears beside others too.
+    What a real Asterisk bears only alone (`Scenario.alone`) comes last, one by one.
     """
-    turns, room = asyncio.Semaphore(NEWCOMERS), asyncio.Semaphore(at_once or len(names))
+    turns, room = asyncio.Semaphore(NEWCOMERS), asyncio.Semaphore(at_once)
 
     async def one(name: str) -> Trace | Exception:
         async with room:
             return await _recorded(place, turns, name)
 
-    together = [name for name in names if at_once is None or not SCENARIOS[name].alone]
+    together = [name for name in names if not (real and SCENARIOS[name].alone)]
     traces = dict(zip(together, await asyncio.gather(*(one(name) for name in together)), strict=True))
     for name in names:
         if name not in traces:

@@ -737,7 +737,7 @@ async def socket_away_while_it_rings(wire: Wire) -> None:
 @scenario()
 async def socket_away_at_the_answer(wire: Wire) -> None:
     """An originate into the application is hung up when nobody is there."""
-    call = await wire.ring("call", number.stays(0.8, wire.serial))
+    call = await wire.ring("call", number.stays(2.0, wire.serial))
     await wire.drop()
     await wire.state(call, "gone")
     await wire.ask("GET", f"/channels/{call}")
@@ -748,7 +748,7 @@ async def socket_away_at_the_answer(wire: Wire) -> None:
 @scenario("dialplan")
 async def socket_away_and_waited_for(wire: Wire) -> None:
     """The shipped dialplan tries again and again; the callee's keys of the meantime are heard by nobody."""
-    call = await wire.ring("call", number.stays(0.8, wire.serial))
+    call = await wire.ring("call", number.stays(2.0, wire.serial))
     await wire.drop()
     await wire.state(call, "Up")
     await asyncio.sleep(0.6)  # it waits
@@ -765,7 +765,9 @@ async def socket_away_for_good(wire: Wire) -> None:
     watch = wire.name("watch", "w")
     await wire.listen("watch", app=watch, allowed=WANTED)
     await wire.subscribe(CARRIER, watch)
-    call = await wire.ring("call", number.stays(0.6, wire.serial))
+    call = await wire.ring("call", number.stays(2.0, wire.serial))
+    await wire.event(call, "Dial", 2, dialstatus="RINGING")  # both sockets have heard it
+    await wire.event(call, "ChannelStateChange", 2)
     await wire.drop()
     await wire.end(call)
 

@@ -89,6 +89,16 @@ def test_legs_that_we_dial_are_ours_and_calls_of_others_are_not() -> None:
     assert peer["name"] == "PJSIP/carrier-<leg of call>"
 
 
+def test_an_id_that_begins_as_ours_is_not_ours() -> None:
+    events = heard(dial("c123", "17.5"), told("StasisEnd", "17.51"), told("StasisEnd", "c1234"))
+    assert list(events) == ["<leg of call>"]
+    legs = heard(dial("c123", "17.5"), dial("c123", "17.51"))
+    assert {label: event["peer"]["id"] for label, (event,) in legs.items()} == {
+        "<leg of call>": "<leg of call>",
+        "<leg of call 2>": "<leg of call 2>",
+    }
+
+
 def test_what_is_heard_twice_is_counted() -> None:
     event = told("ChannelStateChange", "c123")
     assert [each.get(TIMES) for each in heard(event, event)["<call>"]] == [2]

@@ -51,7 +51,7 @@ async def heard_by(
 def simulated() -> Heard:
     async def all_of_them() -> Heard:
         async with Simulator(username=USER, password=PASSWORD) as simulator:
-            return await record(Place(simulator.url, USER, PASSWORD), at_once=None)
+            return await record(Place(simulator.url, USER, PASSWORD), at_once=24, real=False)
 
     return asyncio.run(all_of_them())
 

@@ -162,19 +162,12 @@ def _shown(ivr: Ivr) -> dict[str, object]:
         "id": ivr.id,
         "name": str(ivr.document.get("name", "")),
         "description": str(ivr.document.get("description", "")),
-        "createdAt": _moment(meta.get("created_at")),
-        "updatedAt": _moment(meta.get("updated_at")),
+        "createdAt": iso(meta.get("created_at")),
+        "updatedAt": iso(meta.get("updated_at")),
         "createdBy": _person(meta.get("created_by", "")),
         "updatedBy": _person(meta.get("updated_by", "")),
         "routing": _routing(meta.get("routing", "[]")),
     }
-
-
-def _moment(text: str | None) -> str | None:
-    try:
-        return iso(None if text is None else float(text))
-    except ValueError:
-        return None
 
 
 def _person(by: str) -> dict[str, str]:

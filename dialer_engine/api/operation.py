@@ -28,7 +28,7 @@ async def show_stop(_: Reader, store: AtStore) -> Response:
         {
             "stopped": True,
             "by": by if isinstance(by, str) else None,
-            "at": iso(float(at)) if isinstance(at, int | float | str) else None,
+            "at": iso(at),
         }
     )
 

@@ -126,11 +126,12 @@ def now() -> float:
     return time.time()
 
 
-def iso(epoch: float | None) -> str | None:
-    """Epoch seconds as ISO 8601 with the offset; None, and what no calendar holds, is None."""
+def iso(epoch: object) -> str | None:
+    """Epoch seconds, perhaps as text, as ISO 8601 with the offset; None for None and what is no instant."""
     try:
-        return None if epoch is None else datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError, OSError):
+        seconds = float(epoch)  # type: ignore[arg-type]
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
 
 

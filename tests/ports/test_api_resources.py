@@ -166,12 +166,22 @@ async def test_every_command_and_those_the_state_refuses(client: Client) -> None
     assert (told["run"], told["changedBy"]) == (1, "token:eva")
 
 
-async def test_a_start_that_cannot_be_used_makes_it_invalid_and_an_edit_mends_it(client: Client) -> None:
-    campaign = await new_campaign(client)
+async def test_a_start_that_cannot_be_used_makes_it_invalid_and_an_edit_mends_it(
+    client: Client, raw: Any
+) -> None:
     definition = await new_definition(client)
-    store_list = await new_list(client)
-    await client.done("PUT", f"/dialer/campaigns/{campaign}", {**definition, "callLists": [store_list]})
-    assert (await client.get(f"/dialer/campaigns/{campaign}"))["state"] == "NEW"
+    campaign = (await client.done("POST", "/dialer/campaigns", definition))["id"]
+    path = f"/dialer/campaigns/{campaign}"
+    await raw("SREM", "{dialer}:ivrs", definition["ivr"])
+    refused(await client.ask("PUT", f"{path}/control", {"command": "start"}), 422, "ivr")
+    told = await client.get(path)
+    assert (told["state"], told["run"], told["name"]) == ("INVALID", 0, "campaign")
+    assert f"there is no IVR '{definition['ivr']}'" in told["reason"]
+    assert "INVALID" in (await client.get(f"{path}/plan"))["text"]
+    await client.done("PUT", path, {**definition, "ivr": await new_ivr(client)})
+    told = await client.get(path)
+    assert (told["state"], told["reason"]) == ("NEW", None)
+    assert (await client.done("PUT", f"{path}/control", {"command": "start"}))["state"] == "RUNNING"
 
 
 async def test_the_second_of_two_editors_is_told(client: Client) -> None:
@@ -552,6 +562,14 @@ async def test_a_list_in_use_is_not_deleted(client: Client) -> None:
     refused(await client.ask("GET", path), 404)
 
 
+async def test_a_list_that_another_program_has_spoilt_hides_no_other(client: Client, raw: Any) -> None:
+    sound, spoilt = await new_list(client), await new_list(client)
+    await raw("HSET", f"{{dialer:list:{spoilt}}}:meta", "generation", "latest")
+    page = await client.get("/dialer/call-lists")
+    assert [(one["id"], one["numbersCount"]) for one in page["items"]] == [(sound, 1), (spoilt, 0)]
+    assert (await client.get(f"/dialer/call-lists/{spoilt}/numbers"))["items"] == []
+
+
 async def test_rows_of_other_programs_are_told_as_they_are(client: Client, raw: Any) -> None:
     call_list = await new_list(client)
     await raw("RPUSH", f"{{dialer:list:{call_list}}}:rows:1", "{broken", '{"number": "777"}')
@@ -679,8 +697,9 @@ async def test_stop_everything(client: Client, store: Store, raw: Any) -> None:
     told = await client.get("/dialer/stop")
     assert (told["stopped"], told["by"]) == (True, "token:eva")
     assert (await store.campaigns.load(now=0)).stopped
-    await raw("SET", "{dialer}:stop", "fire drill")
-    assert await client.get("/dialer/stop") == {"stopped": True, "by": None, "at": None}
+    for words in ("fire drill", "[]", '{"by": 1, "at": "noon"}'):
+        await raw("SET", "{dialer}:stop", words)
+        assert await client.get("/dialer/stop") == {"stopped": True, "by": None, "at": None}
     await client.done("DELETE", "/dialer/stop")
     assert not (await store.campaigns.load(now=0)).stopped
 

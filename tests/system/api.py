@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +65,25 @@ def serve(rig: Rig, *arguments: str, bearer: str | None = None) -> Api:
     rig.until(lambda: rig.logged("started", since=begun), 20, "the daemon has started")
     address = rig.logged("started", since=begun)[0]["api"]
     return Api(address, bearer or token(rig))
+
+
+@contextmanager
+def beside(rig: Rig) -> Iterator[Api]:
+    """A second process with the same configuration that serves the API alone; ended by SIGTERM."""
+    log = rig.directory / "api.log"
+    command = [sys.executable, "-m", "dialer_engine", "run", "--config", str(rig.config), "--api-only"]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, stderr=stderr)
+    try:
+        rig.until(lambda: b'"started"' in log.read_bytes(), 20, "the API has started")
+        lines = map(json.loads, log.read_text().splitlines())
+        address = next(line["api"] for line in lines if line["event"] == "started")
+        yield Api(address, token(rig))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def token(rig: Rig, rights: str = "dialer:manage") -> str:

@@ -19,7 +19,7 @@ Everything is kept as it is, every field, with these exceptions, and no others:
 | `duration_ms` of a key, if it is within KEY_MS | `<of a key>` |
 | what the BUILD of this Asterisk is | its name in brackets |
 | channels and applications of others in a list of all | left out; ours are sorted, as every list of ids is |
-| events about channels of others, or about no channel and no application of ours | left out |
+| events about channels or bridges of others, or about the state of the PBX (OF_THE_PBX) | left out |
 | an event heard twice, byte by byte the same (a channel followed by two subscriptions) | once, with `"<times>": 2` |
 
 Order is kept per event socket and per channel (the channel that an event is about: of a Dial its peer, of a playback
@@ -48,7 +48,7 @@ MEASURED = re.compile(r"RTPAUDIOQOS.*|BRIDGEPVTCALLID|(ANSWERED|DIALED|PROGRESS|
 """What was measured, and a SIP call id."""
 BUILD = ("date", "kernel", "machine", "options", "os", "user", "version")
 
-ABOUT_APPLICATIONS = ("ApplicationReplaced", "ApplicationRegistered", "ApplicationUnregistered")
+OF_THE_PBX = ("ContactStatusChange", "DeviceStateChanged", "EndpointStateChange", "PeerStatusChange")
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4}")
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
@@ -66,7 +66,7 @@ def trace(recording: Recording) -> Trace:
 
 
 def about(event: Event) -> str:
-    """The channel an event is about; of a bridge or an application when it is about no channel."""
+    """The channel an event is about; a bridge or an application when it is about no channel."""
     for key in ("channel", "peer", "bridge"):
         if key in event:
             return str(event[key]["id"])
@@ -164,10 +164,10 @@ class _Names:
         return listed.get("id", listed.get("name")) in self._labels
 
     def concern(self, event: Event) -> bool:
-        """Is it about a channel, a bridge or the application of ours?"""
-        ids = {snapshot["id"] for snapshot in _channels(event)}
-        if not ids:
-            ids = {about(event)} if event["type"] in ABOUT_APPLICATIONS or "bridge" in event else set()
+        """Is it about a channel or a bridge of ours, or about none?"""
+        if event["type"] in OF_THE_PBX:
+            return False
+        ids = {snapshot["id"] for snapshot in _channels(event)} | {about(event)}
         return any(identifier in self._labels for identifier in ids)
 
     def sort_key(self, value: Any) -> str:

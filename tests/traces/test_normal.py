@@ -89,6 +89,31 @@ def test_legs_that_we_dial_are_ours_and_calls_of_others_are_not() -> None:
     assert peer["name"] == "PJSIP/carrier-<leg of call>"
 
 
+def test_events_of_every_kind_are_kept_if_they_are_ours() -> None:
+    playback = {"id": "p1", "target_uri": "channel:c123", "state": "done"}
+    bridge = {"id": "b1", "channels": []}
+    ours = [
+        told("ChannelDestroyed", "c123"),
+        {"type": "PlaybackFinished", "application": "app77", "playback": playback},
+        {"type": "ChannelEnteredBridge", "application": "app77", "bridge": bridge, "channel": channel("c123")},
+        {"type": "BridgeCreated", "application": "app77", "bridge": bridge},
+        {"type": "ApplicationReplaced", "application": "app77"},
+        {"type": "NeverSeenBefore", "application": "app77"},
+    ]
+    of_others = [
+        told("ChannelDestroyed", "c124"),
+        {
+            "type": "PlaybackFinished",
+            "application": "app77",
+            "playback": {**playback, "target_uri": "channel:c124"},
+        },
+        {"type": "BridgeCreated", "application": "app77", "bridge": {"id": "b2", "channels": []}},
+        {"type": "DeviceStateChanged", "application": "app77", "device_state": {"name": "PJSIP/carrier"}},
+    ]
+    kept = [event["type"] for events in heard(*ours, *of_others).values() for event in events]
+    assert sorted(kept) == sorted(event["type"] for event in ours)
+
+
 def test_an_id_that_begins_as_ours_is_not_ours() -> None:
     events = heard(dial("c123", "17.5"), told("StasisEnd", "17.51"), told("StasisEnd", "c1234"))
     assert list(events) == ["<leg of call>"]

@@ -1,6 +1,6 @@
 # The commands of this house; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test tools lab chaos bench lock format
+.PHONY: help setup demo check test tools lab chaos bench million lock format
 
 BIN := .venv/bin
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
@@ -62,7 +62,7 @@ bench: tools  ## the figures of the README, measured here (some ten minutes, on 
 	  echo "== $$measure"; $(BIN)/python -m bench.$$measure || failed=1; \
 	done; exit $$failed
 
-million: setup  ## lists of a million and of ten million: memory, archive, start to first call (a quarter of an hour)
+million: setup  ## a list of a million, its memory and archive, and the start of ten million (a quarter of an hour)
 	$(BIN)/python -m bench.million
 
 format: setup  ## let ruff put the source in order

@@ -44,8 +44,9 @@ from dialer_engine.errors import Conflict, Rejected, Unavailable
 from dialer_engine.store.results import Entry, Results, before_instant, item
 
 LEASE_SECONDS = 120
-AT_ONCE = 500  # results in memory
-TRIMMED_AT_ONCE = 10 * AT_ONCE  # some milliseconds of Redis
+READ_AT_ONCE = 500  # results
+MOVED_AT_ONCE = 100  # results; more would hold up the loop, by the reply and by the thread that works on it
+TRIMMED_AT_ONCE = 50 * MOVED_AT_ONCE  # some milliseconds of Redis
 
 Result = tuple[str, Mapping[str, object]]
 """Its id in the stream, and the item of spec section 7."""
@@ -96,7 +97,7 @@ class Archive:
         last = "0-0" if since is None else before_instant(since)
         while True:
             # Redis first: what has left it by now stands in a file that the look after it finds.
-            page = await self.results.entries(campaign, after=last, count=AT_ONCE)
+            page = await self.results.entries(campaign, after=last, count=READ_AT_ONCE)
             file = await asyncio.to_thread(self._first_behind, campaign, last)
             if file is not None:
                 async for id, result in _lines(file):
@@ -106,7 +107,7 @@ class Archive:
                 continue
             for _, fields in page:
                 yield item(fields)
-            if len(page) < AT_ONCE:
+            if len(page) < READ_AT_ONCE:
                 return
             last = page[-1][0]
 
@@ -146,7 +147,7 @@ class Archive:
         try:
             await _in_thread(draft.begin)
             while page := await self.results.entries(
-                campaign, after=draft.last or None, before=end, count=AT_ONCE
+                campaign, after=draft.last or None, before=end, count=MOVED_AT_ONCE
             ):
                 await _in_thread(lambda page=page: draft.write(page))  # type: ignore[misc]
                 if draft.count % TRIMMED_AT_ONCE == 0:
@@ -299,7 +300,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 async def _lines(file: ArchiveFile) -> AsyncIterator[Result]:
     lines = file.lines()
-    while some := await asyncio.to_thread(lambda: list(islice(lines, AT_ONCE))):
+    while some := await asyncio.to_thread(lambda: list(islice(lines, READ_AT_ONCE))):
         for one in some:
             yield one
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import redis
 
-from tests.lab.lab import Lab
 from tests.lab.world import WorldCall
+from tests.simulated import AnyLab
 
 ALL_DAY = {"startTime": "00:00", "endTime": "24:00", "weekDays": [1, 2, 3, 4, 5, 6, 7]}
 HANG_UP: dict[str, Any] = {"name": "hang-up", "start": "bye", "blocks": {"bye": {"type": "hangup"}}}
@@ -85,7 +85,7 @@ class Rig:
     """One redis-server, one daemon, and the lab (None: a configuration without a PBX to be reached)."""
 
     def __init__(
-        self, directory: Path, lab: Lab | None, *, toml: str = "", name: str = "rig", app: str = "dialer"
+        self, directory: Path, lab: AnyLab | None, *, toml: str = "", name: str = "rig", app: str = "dialer"
     ) -> None:
         self.app = app  # a second daemon beside another one needs an application of its own
         self.directory = directory

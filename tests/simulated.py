@@ -16,13 +16,29 @@ import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.lab.asterisk import LabError, Ports
+from tests.lab.lab import Lab
 from tests.lab.world import WorldCall, WorldLog
 
 START_SECONDS = 20.0
+
+AnyLab: TypeAlias = "Lab | SimulatedLab"
+"""Where calls can be made: two real Asterisks, or their likeness."""
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """An event that was lost, doubled or delayed; `kind` is its type, `at` epoch seconds."""
+
+    at: float
+    what: str
+    kind: str
+    channel: str
+    seconds: float  # of delay
 
 
 class SimulatedPbx:
@@ -37,9 +53,11 @@ class SimulatedPbx:
         self.home = Path(tempfile.mkdtemp(prefix="simulated-"))
         self.world_log = self.home / "calls"
         self.world_log.touch()
+        self.fault_log = self.home / "faults"
         self._command = [
             *(sys.executable, "-m", "dialer_engine", "simulate", "--port", str(self.port)),
-            *("--speed", str(speed), "--seed", str(seed), "--world-log", str(self.world_log), *options),
+            *("--speed", str(speed), "--seed", str(seed), "--world-log", str(self.world_log)),
+            *("--fault-log", str(self.fault_log), *options),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -109,6 +127,7 @@ class SimulatedLab:
     version = "simulated"
 
     def __init__(self, *, speed: float = 1.0, seed: int = 0) -> None:
+        self.speed = speed
         self.pbx = SimulatedPbx(speed=speed, seed=seed)
         self.ari_url = self.pbx.url
         self._log = WorldLog(self.pbx.world_log)
@@ -142,6 +161,18 @@ class SimulatedLab:
             if time.monotonic() > deadline:
                 raise LabError(f"the world waited in vain for {number}: {calls}")
             time.sleep(0.02)
+
+    def spoil(self, **faults: float) -> None:
+        """Faults of the wire from now on (dialer_engine/simulator/faults.py)."""
+        self.pbx.ask("PUT", "faults", faults)
+
+    def spoilt(self) -> list[Spoilt]:
+        """Every event that was not told as it happened."""
+        found = []
+        for line in self.pbx.fault_log.read_text().splitlines():
+            at, what, kind, channel, seconds = line.split("|")
+            found.append(Spoilt(float(at), what, kind, channel, float(seconds)))
+        return found
 
     def break_carrier(self, prefix: str, code: int | None) -> None:
         """From now on numbers of this prefix are rejected by this SIP code; None mends it."""

@@ -46,6 +46,10 @@ def simulate(
     world_log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append what the callees see and do.")
     ] = None,
+    fault_log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append which events were spoilt by PUT /simulator/faults."),
+    ] = None,
 ) -> None:
     """Be an Asterisk with a carrier and everybody it reaches, until Ctrl-C. Its ARI is the real one's."""
     from dialer_engine.simulator import Simulator  # the other commands need no HTTP server
@@ -60,6 +64,7 @@ def simulate(
         dialplan=dialplan,
         trunks=trunk or (),
         world_log=world_log,
+        fault_log=fault_log,
     )
     asyncio.run(_until_told(simulator))
 

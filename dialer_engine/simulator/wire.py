@@ -45,9 +45,10 @@ BODY_LIMIT = 40_960
 class Simulator:
     """`async with` it: from then on `url` answers as an Asterisk. `port` 0 takes any that is free.
 
-    What is random is so by `seed`; `speed` divides what callees and sounds take. `world_log` is appended to what the
-    callees write down (see `world`). `on_request` is told of every request: method, path, what it asks. Raises
-    Unavailable when the port is taken.
+    What is random is so by `seed`; `speed` divides what callees and sounds take. To `world_log` is appended what the
+    callees write down (see `world`), to `fault_log` which events were lost, doubled or delayed, one a line:
+    `epoch seconds|what|type|channel|seconds late`. `on_request` is told of every request: method, path, what it
+    asks. Raises Unavailable when the port is taken.
     """
 
     def __init__(
@@ -63,14 +64,13 @@ class Simulator:
         dialplan: bool = True,
         trunks: Sequence[str] = (),
         world_log: Path | None = None,
+        fault_log: Path | None = None,
         on_request: Callable[[str, str, Mapping[str, Any]], None] | None = None,
     ) -> None:
         self.username, self.password, self.port = username, password, port
         self.faults = Faults()
         self.sockets_opened = 0
-        self._world_log = world_log
-        self._lines: list[str] = []
-        self._log: IO[str] | None = None
+        self._world_log, self._fault_log = Log(world_log), Log(fault_log)
         self.pbx = Pbx(
             now=time.time(),
             seed=seed,
@@ -79,7 +79,7 @@ class Simulator:
             every_number=every_number,
             dialplan=dialplan,
             trunks=trunks,
-            world=World(write=self._lines.append if world_log is not None else None),
+            world=World(write=self._world_log.write if world_log is not None else None),
         )
         self._on_request = on_request
         self._dice = random.Random(seed)
@@ -105,8 +105,8 @@ class Simulator:
 
     async def start(self) -> None:
         """Listen, as an Asterisk that has just been started."""
-        if self._world_log is not None:
-            self._log = self._world_log.open("a", encoding="utf-8")
+        self._world_log.open()
+        self._fault_log.open()
         self.pbx.restart(time.time())
         self._server = web.Server(self._answer, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=0.05)
@@ -124,9 +124,8 @@ class Simulator:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._world_log.close()
+        self._fault_log.close()
 
     def restart(self) -> None:
         """As a crash and a start."""
@@ -171,10 +170,8 @@ class Simulator:
         self._is_flushing = False
         for socket in self._sockets.values():
             socket.flush()
-        if self._lines and self._log is not None:
-            self._log.write("".join(self._lines))
-            self._log.flush()
-            self._lines.clear()
+        self._world_log.flush()
+        self._fault_log.flush()
 
     def _wind(self) -> None:
         due = self.pbx.next_at
@@ -277,7 +274,7 @@ class Simulator:
         if self.faults.refuse_sockets or transport is None:
             await response.close()
             return response
-        socket = EventSocket(transport, self.faults, self._dice)
+        socket = EventSocket(transport, self.faults, self._dice, self._fault_log)
         everything = str(asked.get("subscribeAll", "")).lower() in ("true", "yes", "1")
         app = self.pbx.connect(time.time(), name, socket.hear, everything=everything)
         if name in self._sockets:
@@ -336,16 +333,46 @@ class Simulator:
             setattr(self.faults, name, getattr(checked, name))
 
 
+class Log:
+    """A file that is appended to, once for all that happens in a turn; None: there is none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lines: list[str] = []
+        self._file: IO[str] | None = None
+
+    def open(self) -> None:
+        if self._path is not None:
+            self._file = self._path.open("a", encoding="utf-8")
+
+    def write(self, line: str) -> None:
+        if self._path is not None:
+            self._lines.append(line)
+
+    def flush(self) -> None:
+        if self._lines and self._file is not None:
+            self._file.write("".join(self._lines))
+            self._file.flush()
+            self._lines.clear()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+            self._file = None
+
+
 class EventSocket:
     """One event socket: what the model says in one turn goes out in one piece, faults applied.
 
     Frames are put together here and not by aiohttp, whose way of sending is a coroutine for each.
     """
 
-    def __init__(self, transport: asyncio.Transport, faults: Faults, dice: random.Random) -> None:
+    def __init__(self, transport: asyncio.Transport, faults: Faults, dice: random.Random, log: Log) -> None:
         self._transport = transport
         self._faults = faults
         self._dice = dice
+        self._log = log
         self._pieces: list[bytes] = []
 
     def hear(self, kind: str, frame: bytes) -> None:
@@ -355,14 +382,21 @@ class EventSocket:
             return
         faults, dice = self._faults, self._dice
         if happens(faults.events_lost, dice):
+            self._note("lost", kind, frame, 0.0)
             return
-        for _ in range(2 if happens(faults.events_doubled, dice) else 1):
+        doubled = happens(faults.events_doubled, dice)
+        if doubled:
+            self._note("doubled", kind, frame, 0.0)
+        for _ in range(1 + doubled):
             if happens(faults.events_delayed, dice):
-                asyncio.get_running_loop().call_later(
-                    dice.uniform(0.0, faults.delay_seconds), self.write, framed(frame)
-                )
+                seconds = dice.uniform(0.0, faults.delay_seconds)
+                self._note("delayed", kind, frame, seconds)
+                asyncio.get_running_loop().call_later(seconds, self.write, framed(frame))
             else:
                 self._pieces.append(framed(frame))
+
+    def _note(self, what: str, kind: str, frame: bytes, seconds: float) -> None:
+        self._log.write(f"{time.time():.3f}|{what}|{kind}|{_about(frame)}|{seconds:.3f}\n")
 
     def flush(self) -> None:
         if self._pieces and not self._faults.half_open:
@@ -393,6 +427,14 @@ def framed(payload: bytes, opcode: int = WSMsgType.TEXT) -> bytes:
     else:
         head = bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big")
     return head + payload
+
+
+def _about(frame: bytes) -> str:
+    """The channel an event is about."""
+    event = orjson.loads(frame)
+    if "playback" in event:
+        return str(event["playback"]["target_uri"]).removeprefix("channel:")
+    return str((event.get("channel") or event.get("peer") or {}).get("id", ""))
 
 
 def sip_code(asked: Mapping[str, Any]) -> int:

@@ -16,6 +16,7 @@ from tests.chaos.callees import NO_INPUT, PBX_LOST, UNKNOWN, Callee, Outcome
 from tests.chaos.place import Gap, Life, Place
 from tests.lab.world import WorldCall
 from tests.rig import result_of
+from tests.simulated import Spoilt
 
 AT_ONCE_SECONDS = 0.2
 """Who picks up so shortly before the end met the cancel of our ring's time-out on the wire."""
@@ -32,6 +33,8 @@ PATIENCE_SECONDS = 6.0
 TAKES_SECONDS = 0.6
 APOLOGY_SECONDS = 5.5
 """A call that lasted so long without a daemon has waited in the dialplan and heard the apology."""
+ANSWER_SECONDS = 0.7
+"""Asterisk's Answer() takes half a second; then the call must be with us."""
 STORIES = 8
 
 RULE_OF: dict[str, int] = {"RS_BUSY": 1, "RS_ERROR": 1}  # status: maxAttempts
@@ -77,8 +80,13 @@ class Verdict:
 class Ledger:
     """Everything about the calls of a place, joined when it has come to rest."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, spoilt: Sequence[Spoilt] = ()) -> None:
+        """`spoilt` are the events that were not told as they happened."""
         self.place = place
+        self.spoilt: dict[str, list[Spoilt]] = defaultdict(list)
+        for event in spoilt:
+            self.spoilt[event.channel].append(event)
+        self.answers = ANSWER_SECONDS / place.lab.speed
         self.gaps = place.gaps()
         starts = [life.connected_at - life.began_at for life in place.rig.lives if life.connected_at]
         slowness = max(1.0, statistics.median(starts) / START_SECONDS) if starts else 1.0
@@ -227,7 +235,7 @@ class Ledger:
         """Was a key pressed while a daemon certainly listened?"""
         if call.answered_at is None:
             return False
-        answered = call.answered_at + 0.7  # Asterisk's Answer() takes half a second; then it must be with us
+        answered = call.answered_at + self.answers
         return any(
             at >= answered
             and (call.ended_at is None or at + self.wire <= call.ended_at)

@@ -19,9 +19,9 @@ import redis
 
 from tests.chaos.callees import FLOW, RULES, Callee, Crowd
 from tests.chaos.proxy import Proxy
-from tests.lab.lab import Lab
 from tests.lab.world import WorldCall
 from tests.rig import Rig
+from tests.simulated import AnyLab
 
 ENOUGH_WAITING = 60
 """Contacts nobody has called yet: while there are so many, a daemon that may dial has somebody to call."""
@@ -52,7 +52,7 @@ class ChaosRig(Rig):
     """A daemon behind the proxy. `beside`: it shares the Redis of that one."""
 
     def __init__(
-        self, directory: Path, lab: Lab, proxy: Proxy | None, *, name: str = "rig", beside: Rig | None = None
+        self, directory: Path, lab: AnyLab, proxy: Proxy | None, *, name: str = "rig", beside: Rig | None = None
     ) -> None:
         self._proxy = proxy
         self._beside = beside
@@ -114,7 +114,7 @@ def logged_at(line: Mapping[str, Any]) -> float:
 class Place:
     """A lab with a rig in it, the campaigns of a crowd, and what was done to them."""
 
-    lab: Lab
+    lab: AnyLab
     rig: ChaosRig
     proxy: Proxy
     dice: random.Random
@@ -136,7 +136,7 @@ class Place:
                 "flow": FLOW,
                 "rescheduleRules": RULES,
                 "maxChannels": 400,
-                "callsPerSecond": 10,
+                "callsPerSecond": 10 * self.lab.speed,
                 "whenDone": "complete",
                 **fields,
             },
@@ -253,7 +253,9 @@ def _phase(record: Mapping[str, str], call: WorldCall | None, killed_at: float) 
 
 
 @contextmanager
-def place(lab: Lab, seed: int, *, proxied: bool = True, redis_options: tuple[str, ...] = ()) -> Iterator[Place]:
+def place(
+    lab: AnyLab, seed: int, *, proxied: bool = True, redis_options: tuple[str, ...] = ()
+) -> Iterator[Place]:
     """A fresh Redis and a daemon that is not started yet."""
     url = urlsplit(lab.ari_url)
     assert url.hostname is not None

@@ -43,6 +43,7 @@ class Lab:
     ami_user = "dialer"
     ami_secret = "lab-ami"
     ami_host = "127.0.0.1"
+    speed = 1.0  # the simulated one's callees may be faster
 
     def __init__(self) -> None:
         tree = rootfs.tree()
@@ -115,6 +116,10 @@ class Lab:
         for asterisk in (self.pbx, self.world):
             if asterisk.running:
                 asterisk.cli("channel request hangup all")
+
+    def callees_hang_up(self) -> None:
+        """Those whose PBX died under them, as the carrier's own timers would."""
+        self.world.cli("channel request hangup all")
 
     def _pbx_files(self) -> dict[str, str]:
         return {

@@ -16,8 +16,9 @@ from tests.lab import number
 from tests.lab.lab import Lab
 from tests.lab.world import WorldCall, now
 from tests.rig import Rig
+from tests.simulated import AnyLab
 
-pytestmark = [pytest.mark.lab, pytest.mark.system]
+pytestmark = [pytest.mark.system]
 
 HELLO, HELLO_SECONDS = "sound:hello-world", 1.42
 LONG, LONG_SECONDS = "sound:demo-congrats", 30.28
@@ -199,7 +200,7 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(rig: Rig, lab: Lab) -> dict[str, Told]:
+def told(rig: Rig, lab: AnyLab) -> dict[str, Told]:
     """Every scenario, played to its end."""
     since = now()
     campaigns = {}
@@ -363,6 +364,7 @@ def test_who_hangs_up_keeps_what_was_said_and_no_more(told: dict[str, Told]) -> 
     assert one.call.ended_by == "world"
 
 
+@pytest.mark.lab
 def test_the_callee_hears_the_message_and_after_a_key_no_more_of_it(told: dict[str, Told], lab: Lab) -> None:
     whole = loud_seconds(lab.heard(told["listens"].call.number))
     assert sum(whole) == pytest.approx(HELLO_SECONDS, abs=0.6)  # a voice pauses within words, too

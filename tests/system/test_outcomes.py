@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from tests.lab import number
-from tests.lab.lab import Lab
 from tests.lab.world import WorldCall, now
 from tests.rig import SURVEY, Rig
+from tests.simulated import AnyLab
 
-pytestmark = [pytest.mark.lab, pytest.mark.system]
+pytestmark = [pytest.mark.system]
 
 DIAL_TIMEOUT = 15
 """The shortest there is."""
@@ -154,7 +154,7 @@ class Dialed:
 
 
 @pytest.fixture(scope="module")
-def dialed(rig: Rig, lab: Lab) -> Dialed:
+def dialed(rig: Rig, lab: AnyLab) -> Dialed:
     """All calls made and over, in little more than the longest of them."""
     since = now()
     dialled = {trunk: [row.dialled for row in rows] for trunk, rows in TABLE.items()}
@@ -178,7 +178,7 @@ def dialed(rig: Rig, lab: Lab) -> Dialed:
     return Dialed(by_number, calls)
 
 
-def _since(lab: Lab, since: float) -> list[WorldCall]:
+def _since(lab: AnyLab, since: float) -> list[WorldCall]:
     return [call for call in lab.world_calls() if call.invited_at >= since - 0.001]
 
 

@@ -385,9 +385,9 @@ def _answered(call: Call, ivr: IvrResult | None) -> _Verdict:
         return Status.RS_TIMEOUT, _said(ivr)
     if call.ended_in is Phase.QUEUED:
         return Status.RS_LOST, _said(ivr)
-    if not call.entered:
-        # It never came to us: it waited in the dialplan while we were away, or was over at once. What its callee
-        # has heard nobody knows, an apology perhaps; so no plain rule rings him again.
+    if not call.entered and call.deaf:
+        # It waited in the dialplan while we were away. What its callee has heard nobody knows, an apology perhaps;
+        # so no plain rule rings him again. Had we been there all the time, he hung up at once.
         return Status.RS_ERROR, "UNKNOWN"
     if ivr is not None and ivr.failed is not None:
         return Status.RS_ERROR, "IVR_FAILED"

@@ -146,7 +146,9 @@ def test_no_sip_code_is_without_a_row(code: int) -> None:
         (ended(*UP, Event.LEFT, Event.ENTERED), Flow(completed=True), (Status.TERMINATED, None)),
         # the IVR failed, or the call never came to it
         (ended(*UP), Flow("YES", failed="no sound"), (Status.RS_ERROR, "IVR_FAILED")),
-        (ended(Event.RINGING, Event.ANSWERED, cause=16), None, (Status.RS_ERROR, "UNKNOWN")),
+        (ended(Event.RINGING, Event.DEAF, Event.ANSWERED, cause=16), None, (Status.RS_ERROR, "UNKNOWN")),
+        (ended(Event.RINGING, Event.ANSWERED, Event.DEAF, cause=16), None, (Status.RS_ERROR, "UNKNOWN")),
+        (ended(Event.RINGING, Event.ANSWERED, cause=16), None, HANGUP),  # over at once, and we were there
         # an end that a busy or absent callee would have explained, after events were missed
         (ended(Event.RINGING, Event.DEAF, cause=16), None, (Status.RS_ERROR, "UNKNOWN")),
         (ended(Event.RINGING, Event.DEAF, cause=17, sip_code=486), None, (Status.RS_BUSY, None)),

@@ -4,8 +4,9 @@ A scenario is one course in one way: an answered call goes straight into the app
 does it into the shipped dialplan, which is heard through the trunk's endpoint (`dialplan`). Before the course its
 application's socket is open, with the daemon's own event filter unless the scenario has another.
 
-Scenarios run beside each other. None may change anything that another one hears, and nothing but the wire is used, so
-that all of them run on any PBX with the lab's trunks, dialplan and callees (`tests.lab.number`).
+Scenarios run beside each other, those that take longest first. None may change anything that another one hears, and
+nothing but the wire is used, so that all of them run on any PBX with the lab's trunks, dialplan and callees
+(`tests.lab.number`).
 """
 
 from __future__ import annotations
@@ -85,6 +86,234 @@ def scenario(
         return course
 
     return register
+
+
+# Sockets that come and go
+
+
+@scenario(listens=False)
+async def originate_without_a_socket(wire: Wire) -> None:
+    """Asterisk takes it, rings the callee, and hangs up when he answers, without a word."""
+    call = await wire.call("call", number.stays(0.3, wire.serial))
+    await wire.state(call, "gone")
+    await wire.ask("GET", f"/applications/{wire.app}")
+    await wire.listen(allowed=WANTED)
+
+
+async def _back(wire: Wire) -> None:
+    await wire.listen("app again", allowed=WANTED)
+
+
+@scenario("app", "dialplan")
+async def socket_away_while_it_rings(wire: Wire) -> None:
+    """Dropped and back before the answer: what comes then is heard."""
+    call = await wire.ring("call", number.stays(3.0, wire.serial))
+    await wire.drop()
+    await wire.ask("GET", f"/applications/{wire.app}")
+    await _back(wire)
+    await wire.event(call, "StasisStart")
+    await wire.hang_up(call)
+    await wire.end(call)
+
+
+@scenario()
+async def socket_away_at_the_answer(wire: Wire) -> None:
+    """An originate into the application is hung up when nobody is there."""
+    call = await wire.ring("call", number.stays(2.0, wire.serial))
+    await wire.drop()
+    await wire.state(call, "gone")
+    await wire.ask("GET", f"/channels/{call}")
+    await _back(wire)
+    await wire.ask("GET", f"/applications/{wire.app}")
+
+
+@scenario("dialplan")
+async def socket_away_and_waited_for(wire: Wire) -> None:
+    """The shipped dialplan tries again and again. The filter outlives the socket, as the application does."""
+    call = await wire.ring("call", number.stays(2.0, wire.serial))
+    await wire.drop()
+    await wire.state(call, "Up")
+    await asyncio.sleep(0.6)  # it waits
+    await wire.ask("GET", f"/applications/{wire.app}")
+    await wire.listen("app again")
+    await wire.event(call, "StasisStart")
+    await wire.hang_up(call)
+    await wire.end(call)
+
+
+@scenario("dialplan")
+async def socket_away_for_good(wire: Wire) -> None:
+    """After six seconds the callee hears an apology; another application, which watches the trunk, hears of it."""
+    watch = wire.name("watch", "w")
+    await wire.listen("watch", app=watch, allowed=WANTED)
+    await wire.subscribe(CARRIER, watch)
+    call = await wire.ring("call", number.stays(2.0, wire.serial))
+    await wire.event(call, "Dial", 2, dialstatus="RINGING")  # both sockets have heard it
+    await wire.event(call, "ChannelStateChange", 2)
+    await wire.drop()
+    await wire.end(call)
+
+
+@scenario("app", "dialplan")
+async def socket_away_in_the_application(wire: Wire) -> None:
+    """A channel in the application stays, without a second StasisStart; one that ends meanwhile ends unheard."""
+    call = await wire.answered("call", number.stays(0.0, wire.serial))
+    leaves = await wire.answered("leaves", number.answers(0.0, 1.5, wire.serial))
+    playback = await wire.play(call, "play", "sound:beep")
+    await wire.drop()
+    await wire.state(leaves, "gone")
+    await wire.ask("GET", f"/applications/{wire.app}")
+    await wire.ask("GET", f"/playbacks/{playback}")
+    await _back(wire)
+    await wire.hang_up(call)
+    await wire.end(call)
+
+
+@scenario("app", "dialplan")
+async def a_twin(wire: Wire) -> None:
+    """A second socket under the same name takes the application; the first is told so, and hears no more."""
+    call = await wire.answered("call", number.stays(0.0, wire.serial))
+    await wire.listen("twin", allowed=WANTED)
+    await wire.event(wire.app, "ApplicationReplaced")
+    await wire.hang_up(call)
+    await wire.end(call)
+    await wire.drop("app")
+    after = await wire.call("after", number.rejects(486, 0.0, wire.serial))
+    await wire.end(after)
+
+
+# Through a dialplan: Local/
+
+
+async def _through(wire: Wire, context: str, callees: dict[str, str]) -> None:
+    """Local/ channels to their end, the far halves subscribed to as the daemon does it when it does not watch all.
+
+    A subscription comes after the call was made. What happens at the same time is heard by chance, so it comes later
+    here, when all rings and nothing happens.
+    """
+
+    async def ringing(label: str, dialled: str, far: str) -> str:
+        timeout = 6 if label == "rings" else 15
+        call = await wire.call(label, f"Local/{dialled}@{context}", otherChannelId=far, timeout=timeout)
+        await wire.state(call, "Ringing")
+        return call
+
+    far_halves = {label: wire.name(f"far {label}") for label in callees}
+    calls = await asyncio.gather(*(ringing(label, callees[label], far) for label, far in far_halves.items()))
+    await asyncio.sleep(SETTLE_SECONDS)
+    for far in far_halves.values():
+        await wire.subscribe(f"channel:{far}")
+    for channel in (*calls, *far_halves.values()):
+        await wire.state(channel, "gone")
+
+
+@scenario("app", "dialplan")
+async def local_halves(wire: Wire) -> None:
+    """Both halves followed: answered, rejected after ringing, not reached."""
+    callees = {str(code): number.rejects(code, 5.0, wire.serial) for code in (486, 404, 503)}
+    callees |= {"answers": number.answers(5.0, 0.9, wire.serial), "rings": number.rings_out(wire.serial)}
+    await _through(wire, "from-internal", callees)
+
+
+@scenario("app", "dialplan")
+async def local_halves_with_a_word(wire: Wire) -> None:
+    """The dialplan has its own word for how the call went."""
+    callees = {str(code): number.rejects(code, 5.0, wire.serial) for code in (486, 404, 503, 480)}
+    callees |= {"answers": number.answers(5.0, 0.9, wire.serial)}
+    await _through(wire, "from-internal-status", callees)
+
+
+ALL_CHANNELS = "channel:"
+"""A subscription to every channel of the PBX, and to nothing else, in contrast to subscribeAll."""
+
+
+async def _watch(wire: Wire, allowed: tuple[str, ...] | None) -> None:
+    watch = wire.name("watch", "w")
+    await wire.listen("watch", app=watch, allowed=allowed)
+    await wire.subscribe(ALL_CHANNELS, watch)
+
+
+async def _local(wire: Wire, context: str, callees: dict[str, str]) -> None:
+    calls, far_halves = [], []
+    for label, dialled in callees.items():
+        far_halves.append(wire.name(f"far {label}"))
+        timeout = 1 if label == "rings" else 15
+        endpoint = f"Local/{dialled}@{context}"
+        calls.append(await wire.call(label, endpoint, otherChannelId=far_halves[-1], timeout=timeout))
+    await wire.end(*calls, *far_halves)
+
+
+def _all_kinds(wire: Wire) -> dict[str, str]:
+    return {
+        "answers": number.answers(0.3, 0.9, wire.serial),
+        "busy": number.rejects(486, 0.3, wire.serial),
+        "unknown": number.rejects(404, 0.0, wire.serial),
+        "congested": number.rejects(503, 0.0, wire.serial),
+        "rings": number.rings_out(wire.serial),
+    }
+
+
+@scenario("app", "dialplan")
+async def local_watched(wire: Wire) -> None:
+    """A second application hears all channels of the PBX, the leg to the carrier too."""
+    await _watch(wire, WATCHED)
+    await _local(wire, "from-internal", _all_kinds(wire))
+
+
+@scenario("app", "dialplan")
+async def local_watched_with_a_word(wire: Wire) -> None:
+    """The same, and the dialplan has its own word for how the call went."""
+    await _watch(wire, WATCHED)
+    await _local(wire, "from-internal-status", _all_kinds(wire))
+
+
+@scenario(allowed=None)
+async def local_watched_unfiltered(wire: Wire) -> None:
+    """Every event of an answered call and of a busy one through a dialplan."""
+    await _watch(wire, None)
+    callees = {"answers": number.answers(0.3, 0.9, wire.serial), "busy": number.rejects(486, 0.3, wire.serial)}
+    await _local(wire, "from-internal", callees)
+
+
+@scenario("dialplan", alone=True)
+async def everything_watched(wire: Wire) -> None:
+    """A second application hears everything of the PBX (subscribeAll)."""
+    await wire.listen("watch", app=wire.name("watch", "w"), everything=True, allowed=WATCHED)
+    await _local(wire, "from-internal", _all_kinds(wire))
+
+
+@scenario(alone=True, allowed=None)
+async def everything_watched_unfiltered(wire: Wire) -> None:
+    """Every event of an answered call through a dialplan, bridges included."""
+    await wire.listen("watch", app=wire.name("watch", "w"), everything=True)
+    await _local(wire, "from-internal", {"answers": number.answers(0.3, 0.9, wire.serial)})
+
+
+@scenario("dialplan")
+async def local_hung_up_by_us(wire: Wire) -> None:
+    """While it rings and after the answer."""
+    await _watch(wire, WATCHED)
+    far_rings, far_talks = wire.name("far rings"), wire.name("far talks")
+    rings = await wire.ring(
+        "rings", f"Local/{number.rings_out(wire.serial)}@from-internal", otherChannelId=far_rings
+    )
+    talks = await wire.answered(
+        "talks", f"Local/{number.stays(0.2, wire.serial)}@from-internal", otherChannelId=far_talks
+    )
+    await wire.hang_up(rings, "no_answer")
+    await wire.hang_up(talks)
+    await wire.end(rings, far_rings, talks, far_talks)
+
+
+@scenario()
+async def local_without_a_name_for_its_far_half(wire: Wire) -> None:
+    """Asterisk derives an id; and a context that does not exist ends by itself."""
+    busy = number.rejects(486, 0.2, wire.serial)
+    calls = [
+        await wire.call("busy", f"Local/{busy}@from-internal"),
+        await wire.call("nowhere", "Local/1@no-such-context"),
+    ]
+    await wire.end(*calls)
 
 
 # Callees
@@ -287,20 +516,27 @@ async def plays_unfiltered(wire: Wire) -> None:
 
 @scenario()
 async def plays_what_is_missing(wire: Wire) -> None:
-    """A recording that is not there, alone and among others: what is told of its end, if anything is."""
-    alone, among = await asyncio.gather(
-        *(wire.answered(label, number.stays(0.0, wire.serial)) for label in ("alone", "among"))
-    )
-    missing = await wire.play(alone, "missing", "sound:no-such-recording")
-    others = await wire.play(among, "others", "sound:beep", "sound:no-such-recording", "sound:beep")
-    for call in (alone, among):
-        after = await wire.play(call, f"after {wire.labels[call]}", "sound:beep")
+    """A file that is not there, alone and among others, a stored recording, and a kind of media that nobody knows:
+    what is told of their ends, if anything is."""
+    media = {
+        "sound": ("sound:no-such-sound",),
+        "among others": ("sound:beep", "sound:no-such-sound", "sound:beep"),
+        "recording": ("recording:no-such-recording",),
+        "unknown kind": ("smell:roses",),
+    }
+    labels = [f"to {label}" for label in media]
+    calls = await asyncio.gather(*(wire.answered(label, number.stays(0.0, wire.serial)) for label in labels))
+    playbacks = []
+    for call, (label, missing) in zip(calls, media.items(), strict=True):
+        playbacks.append(await wire.play(call, label, *missing))
+        after = await wire.play(call, f"after {label}", "sound:beep")
         await wire.event(after, "PlaybackFinished")
-    for playback in (missing, others):
+    for playback in playbacks:
         await wire.ask("GET", f"/playbacks/{playback}")
-    for call in (alone, among):
+        await wire.stop(playback)
+    for call in calls:
         await wire.hang_up(call)
-    await wire.end(alone, among)
+    await wire.end(*calls)
 
 
 @scenario()
@@ -499,139 +735,6 @@ async def created_and_not_dialed(wire: Wire) -> None:
         await wire.ask("POST", "/channels/create", body)
 
 
-# Through a dialplan: Local/
-
-
-async def _through(wire: Wire, context: str, callees: dict[str, str]) -> None:
-    """Local/ channels to their end, the far halves subscribed to as the daemon does it when it does not watch all.
-
-    A subscription comes after the call was made. What happens at the same time is heard by chance, so it comes later
-    here, when all rings and nothing happens.
-    """
-    calls, far_halves = [], []
-    for label, dialled in callees.items():
-        far_halves.append(wire.name(f"far {label}"))
-        timeout = 4 if label == "rings" else 15
-        endpoint = f"Local/{dialled}@{context}"
-        calls.append(await wire.call(label, endpoint, otherChannelId=far_halves[-1], timeout=timeout))
-    for call in calls:
-        await wire.state(call, "Ringing")
-    await asyncio.sleep(SETTLE_SECONDS)
-    for far in far_halves:
-        await wire.subscribe(f"channel:{far}")
-    for channel in (*calls, *far_halves):
-        await wire.state(channel, "gone")
-
-
-@scenario("app", "dialplan")
-async def local_halves(wire: Wire) -> None:
-    """Both halves followed: answered, rejected after ringing, not reached."""
-    callees = {str(code): number.rejects(code, 3.0, wire.serial) for code in (486, 404, 503)}
-    callees |= {"answers": number.answers(3.0, 0.9, wire.serial), "rings": number.rings_out(wire.serial)}
-    await _through(wire, "from-internal", callees)
-
-
-@scenario("app", "dialplan")
-async def local_halves_with_a_word(wire: Wire) -> None:
-    """The dialplan has its own word for how the call went."""
-    callees = {str(code): number.rejects(code, 3.0, wire.serial) for code in (486, 404, 503, 480)}
-    callees |= {"answers": number.answers(3.0, 0.9, wire.serial)}
-    await _through(wire, "from-internal-status", callees)
-
-
-ALL_CHANNELS = "channel:"
-"""A subscription to every channel of the PBX, and to nothing else, in contrast to subscribeAll."""
-
-
-async def _watch(wire: Wire, allowed: tuple[str, ...] | None) -> None:
-    watch = wire.name("watch", "w")
-    await wire.listen("watch", app=watch, allowed=allowed)
-    await wire.subscribe(ALL_CHANNELS, watch)
-
-
-async def _local(wire: Wire, context: str, callees: dict[str, str]) -> None:
-    calls, far_halves = [], []
-    for label, dialled in callees.items():
-        far_halves.append(wire.name(f"far {label}"))
-        timeout = 1 if label == "rings" else 15
-        endpoint = f"Local/{dialled}@{context}"
-        calls.append(await wire.call(label, endpoint, otherChannelId=far_halves[-1], timeout=timeout))
-    await wire.end(*calls, *far_halves)
-
-
-def _all_kinds(wire: Wire) -> dict[str, str]:
-    return {
-        "answers": number.answers(0.3, 0.9, wire.serial),
-        "busy": number.rejects(486, 0.3, wire.serial),
-        "unknown": number.rejects(404, 0.0, wire.serial),
-        "congested": number.rejects(503, 0.0, wire.serial),
-        "rings": number.rings_out(wire.serial),
-    }
-
-
-@scenario("app", "dialplan")
-async def local_watched(wire: Wire) -> None:
-    """A second application hears all channels of the PBX, the leg to the carrier too."""
-    await _watch(wire, WATCHED)
-    await _local(wire, "from-internal", _all_kinds(wire))
-
-
-@scenario("app", "dialplan")
-async def local_watched_with_a_word(wire: Wire) -> None:
-    """The same, and the dialplan has its own word for how the call went."""
-    await _watch(wire, WATCHED)
-    await _local(wire, "from-internal-status", _all_kinds(wire))
-
-
-@scenario(allowed=None)
-async def local_watched_unfiltered(wire: Wire) -> None:
-    """Every event of an answered call and of a busy one through a dialplan."""
-    await _watch(wire, None)
-    callees = {"answers": number.answers(0.3, 0.9, wire.serial), "busy": number.rejects(486, 0.3, wire.serial)}
-    await _local(wire, "from-internal", callees)
-
-
-@scenario("dialplan", alone=True)
-async def everything_watched(wire: Wire) -> None:
-    """A second application hears everything of the PBX (subscribeAll)."""
-    await wire.listen("watch", app=wire.name("watch", "w"), everything=True, allowed=WATCHED)
-    await _local(wire, "from-internal", _all_kinds(wire))
-
-
-@scenario(alone=True, allowed=None)
-async def everything_watched_unfiltered(wire: Wire) -> None:
-    """Every event of an answered call through a dialplan, bridges included."""
-    await wire.listen("watch", app=wire.name("watch", "w"), everything=True)
-    await _local(wire, "from-internal", {"answers": number.answers(0.3, 0.9, wire.serial)})
-
-
-@scenario("dialplan")
-async def local_hung_up_by_us(wire: Wire) -> None:
-    """While it rings and after the answer."""
-    await _watch(wire, WATCHED)
-    far_rings, far_talks = wire.name("far rings"), wire.name("far talks")
-    rings = await wire.ring(
-        "rings", f"Local/{number.rings_out(wire.serial)}@from-internal", otherChannelId=far_rings
-    )
-    talks = await wire.answered(
-        "talks", f"Local/{number.stays(0.2, wire.serial)}@from-internal", otherChannelId=far_talks
-    )
-    await wire.hang_up(rings, "no_answer")
-    await wire.hang_up(talks)
-    await wire.end(rings, far_rings, talks, far_talks)
-
-
-@scenario()
-async def local_without_a_name_for_its_far_half(wire: Wire) -> None:
-    """Asterisk derives an id; and a context that does not exist ends by itself."""
-    busy = number.rejects(486, 0.2, wire.serial)
-    calls = [
-        await wire.call("busy", f"Local/{busy}@from-internal"),
-        await wire.call("nowhere", "Local/1@no-such-context"),
-    ]
-    await wire.end(*calls)
-
-
 # Refused
 
 
@@ -704,100 +807,6 @@ async def strangers(wire: Wire) -> None:
     await wire.ask("GET", "/no/such/path")
     await wire.ask("PATCH", "/channels")
     await wire.ask("GET", "/channels/none-of-that-id")
-
-
-# Sockets that come and go
-
-
-@scenario(listens=False)
-async def originate_without_a_socket(wire: Wire) -> None:
-    """Asterisk takes it, rings the callee, and hangs up when he answers, without a word."""
-    call = await wire.call("call", number.stays(0.3, wire.serial))
-    await wire.state(call, "gone")
-    await wire.ask("GET", f"/applications/{wire.app}")
-    await wire.listen(allowed=WANTED)
-
-
-async def _back(wire: Wire) -> None:
-    await wire.listen("app again", allowed=WANTED)
-
-
-@scenario("app", "dialplan")
-async def socket_away_while_it_rings(wire: Wire) -> None:
-    """Dropped and back before the answer: what comes then is heard."""
-    call = await wire.ring("call", number.stays(3.0, wire.serial))
-    await wire.drop()
-    await wire.ask("GET", f"/applications/{wire.app}")
-    await _back(wire)
-    await wire.event(call, "StasisStart")
-    await wire.hang_up(call)
-    await wire.end(call)
-
-
-@scenario()
-async def socket_away_at_the_answer(wire: Wire) -> None:
-    """An originate into the application is hung up when nobody is there."""
-    call = await wire.ring("call", number.stays(2.0, wire.serial))
-    await wire.drop()
-    await wire.state(call, "gone")
-    await wire.ask("GET", f"/channels/{call}")
-    await _back(wire)
-    await wire.ask("GET", f"/applications/{wire.app}")
-
-
-@scenario("dialplan")
-async def socket_away_and_waited_for(wire: Wire) -> None:
-    """The shipped dialplan tries again and again; the callee's keys of the meantime are heard by nobody."""
-    call = await wire.ring("call", number.stays(2.0, wire.serial))
-    await wire.drop()
-    await wire.state(call, "Up")
-    await asyncio.sleep(0.6)  # it waits
-    await wire.ask("GET", f"/applications/{wire.app}")
-    await _back(wire)
-    await wire.event(call, "StasisStart")
-    await wire.hang_up(call)
-    await wire.end(call)
-
-
-@scenario("dialplan")
-async def socket_away_for_good(wire: Wire) -> None:
-    """After six seconds the callee hears an apology; another application, which watches the trunk, hears of it."""
-    watch = wire.name("watch", "w")
-    await wire.listen("watch", app=watch, allowed=WANTED)
-    await wire.subscribe(CARRIER, watch)
-    call = await wire.ring("call", number.stays(2.0, wire.serial))
-    await wire.event(call, "Dial", 2, dialstatus="RINGING")  # both sockets have heard it
-    await wire.event(call, "ChannelStateChange", 2)
-    await wire.drop()
-    await wire.end(call)
-
-
-@scenario("app", "dialplan")
-async def socket_away_in_the_application(wire: Wire) -> None:
-    """A channel in the application stays, without a second StasisStart; one that ends meanwhile ends unheard."""
-    call = await wire.answered("call", number.stays(0.0, wire.serial))
-    leaves = await wire.answered("leaves", number.answers(0.0, 1.5, wire.serial))
-    playback = await wire.play(call, "play", "sound:beep")
-    await wire.drop()
-    await wire.state(leaves, "gone")
-    await wire.ask("GET", f"/applications/{wire.app}")
-    await wire.ask("GET", f"/playbacks/{playback}")
-    await _back(wire)
-    await wire.hang_up(call)
-    await wire.end(call)
-
-
-@scenario("app", "dialplan")
-async def a_twin(wire: Wire) -> None:
-    """A second socket under the same name takes the application; the first is told so, and hears no more."""
-    call = await wire.answered("call", number.stays(0.0, wire.serial))
-    await wire.listen("twin", allowed=WANTED)
-    await wire.event(wire.app, "ApplicationReplaced")
-    await wire.hang_up(call)
-    await wire.end(call)
-    await wire.drop("app")
-    after = await wire.call("after", number.rejects(486, 0.0, wire.serial))
-    await wire.end(after)
 
 
 # What can be asked

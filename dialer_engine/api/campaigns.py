@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import CampaignId, CampaignState, Command, Status
 from dialer_engine.errors import Invalid
 from dialer_engine.store import Store
-from dialer_engine.store.contract import CampaignDefinition, Document, Name
+from dialer_engine.store.contract import CampaignDefinition, Document, Name, Row, contact_row
 from dialer_engine.store.records import AttemptRecord, CampaignView, ResultPage
 
 routes = router("campaigns")
@@ -113,6 +114,13 @@ class Control(Document):
     command: Annotated[Command, Field(strict=False)]
     """start: a new run, every list from its beginning. pause: no new calls, live ones go on. unpause: go on where it
     was. reload: take new numbers of its lists without losing the place. remove: end the run."""
+
+
+class NewCall(Row):
+    """Whom to call, what is known of him, and when."""
+
+    at: Moment | None = None
+    """ISO 8601 with an offset; absent, or over: now."""
 
 
 class Clone(Document):
@@ -338,6 +346,51 @@ async def show_campaign_plan(campaign: Id, _: Reader, store: AtStore) -> Respons
     return answered(await _last_plan(store, view) or _no_plan(view, at))
 
 
+@routes.post(
+    "/dialer/campaigns/{campaign}/calls",
+    summary="Add a call to a run",
+    response_model=shapes.AddedCall,
+    responses=answers(
+        {"id": 1, "message": "Call successfully added"},
+        conflict="No run is under way: the campaign is NEW, COMPLETED or REMOVED.",
+    ),
+)
+async def add_campaign_call(
+    *,
+    campaign: Id,
+    call: Annotated[
+        NewCall,
+        Body(
+            openapi_examples={
+                "now": {"value": {"number": "123456789", "attributes": {"name": "Eva"}}},
+                "later": {"value": {"number": "123456789", "at": "2030-12-31T17:00:00+01:00"}},
+            }
+        ),
+    ],
+    _: Manager,
+    store: AtStore,
+    numbers: Numbers,
+    once: OnceOnly,
+) -> Response:
+    """One call, now or later, before the numbers of the lists. Period, pace, do-not-call and reschedule rules hold
+    for it as for any other; it is made even if the run has called the number before. While the campaign is PAUSED it
+    waits. A campaign with `whenDone: wait` takes such calls as long as it runs.
+
+    What came of it stands among the results, by its number and attributes.
+    """
+    row = contact_row({"number": call.number, "attributes": call.attributes}, numbers)[1]
+
+    async def reserve() -> str:
+        return secrets.token_hex(8) if once.may_come_again else ""
+
+    async def make(token: str) -> Response:
+        at = 0.0 if call.at is None else call.at.timestamp()
+        number = await store.campaigns.add_call(campaign, row, at=at, now=now(), token=token)
+        return answered(shapes.AddedCall(id=number, message="Call successfully added"))
+
+    return await once(reserve, make)
+
+
 @routes.get(
     "/dialer/campaigns/{campaign}/calls",
     summary="Its live calls",
@@ -510,7 +563,7 @@ def _live_call(record: AttemptRecord) -> dict[str, object]:
         "attempt": record.id,
         "number": record.number,
         "attributes": orjson.loads(record.attributes) or [],
-        "callList": record.due.contact.call_list,
+        "callList": record.due.contact.call_list or None,
         "run": record.run,
         "phase": record.phase,
         "trunk": record.trunk,

@@ -217,6 +217,11 @@ class Once:
         self._digest = hashlib.sha256(line.encode(errors="replace"))
         self._read = False
 
+    @property
+    def may_come_again(self) -> bool:
+        """It has a key: who got no answer will ask again."""
+        return self._key is not None
+
     async def __call__(
         self,
         reserve: Callable[[], Awaitable[_Id]],

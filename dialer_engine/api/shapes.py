@@ -94,6 +94,14 @@ class Controlled(Shape):
     message: str
 
 
+class AddedCall(Shape):
+    """The call will be made."""
+
+    id: int
+    """Its number among the calls added to this run."""
+    message: str
+
+
 class Version(Shape):
     """A definition as it was saved by the API or the command line."""
 
@@ -112,7 +120,7 @@ class Numbers(Shape):
     waiting: int
     """Never called yet."""
     scheduled: int
-    """Waiting for a re-dial."""
+    """Waiting for a re-dial, or added and not called yet."""
     live: int
     closed: int
     """Done with."""
@@ -168,7 +176,8 @@ class LiveCall(Shape):
     attempt: str
     number: str
     attributes: Attributes
-    call_list: int
+    call_list: int | None
+    """Null: it was added to the run."""
     run: int
     phase: str
     """CLAIMED, SENT, RINGING, ANSWERED (in the IVR), QUEUED, HANDED_OVER (to the dialplan) or CONNECTED."""
@@ -194,7 +203,8 @@ class Result(Shape):
     ext_status: str | None
     attempt: str
     run: int
-    call_list: int
+    call_list: int | None
+    """Null: the call was added to the run."""
     attributes: Attributes
     values: Values
     """What the callee told the IVR."""

@@ -164,11 +164,18 @@ class Trunk:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Contact:
-    """One row of one generation of a call list: who is to be reached. The row is counted from 0."""
+    """One row of one generation of a call list: who is to be reached. The row is counted from 0.
+
+    A call added to a run stands on no list: list 0, whose generation is the run and whose rows are counted from 1.
+    """
 
     call_list: int
     generation: int
     row: int
+
+    @property
+    def is_added(self) -> bool:
+        return self.call_list == 0
 
     @property
     def key(self) -> str:

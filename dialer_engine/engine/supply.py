@@ -181,8 +181,11 @@ class Supply:
         asked = HELD if room > 0 else 0
         if asked:
             self._fresh_in_redis = False  # before asking: what is told meanwhile is another reason to ask
+        known = self.next_due_at
         got = await self._store.reading.candidates(self._campaign, self._run, fresh=asked, due=HELD, now=now)
+        heard = self.next_due_at if self.next_due_at != known else None  # meanwhile: perhaps after the answer
         self.next_due_at = _after(got, now)
+        self.hear_of(heard)
         self._fresh_in_redis = self._fresh_in_redis or len(got.fresh) >= asked > 0
         await self._hold(self._redials, got.due)
         await self._hold(self._fresh, got.fresh)

@@ -159,6 +159,20 @@ class Campaigns:
         if answer == "CONFLICT":
             raise Conflict(why, allowed=(Command.REMOVE,))
 
+    async def add_call(self, campaign: CampaignId, row: str, *, at: float, now: float, token: str = "") -> int:
+        """One call into the run under way, due at `at` (now, if that is over); its number in the run, from 1.
+
+        row: as a call list has it. token: the same one again adds nothing and gives the same number, for a day.
+        Raises NotFound, and Conflict when no run is under way.
+        """
+        answer, *rest = await self._link.run("add", campaign, row, at, now, token)
+        if answer == "MISSING":
+            raise _no_campaign(campaign)
+        if answer == "CONFLICT":
+            refusal = f"campaign {campaign} is {rest[0]}: only a run under way takes calls"
+            raise Conflict(refusal, allowed=(Command.START,))
+        return int(rest[0])
+
     async def command(
         self, campaign: CampaignId, command: Command, *, by: str, now: float, request: str = ""
     ) -> ControlReply:

@@ -79,6 +79,8 @@ end
 
 local function close_contact(id, member)
   call('HINCRBY', campaign_key(id, 'run'), 'closed', 1)
+  local added = string.match(member, '^0%.%d+%.(%d+)|')
+  if added then call('HDEL', campaign_key(id, 'added'), added) end
   call('HINCRBY', campaign_key(id, 'run'), 'open:' .. string.match(member, '^%d+%.%d+'), -1)
 end
 
@@ -182,7 +184,7 @@ local function seen_of(id, place) return campaign_key(id, 'seen:' .. place) end
 local function drop_waiting(id)
   local run = call('HMGET', campaign_key(id, 'run'), 'seen', 'layers')
   if run[1] then call('RPUSH', base .. ':unwanted', seen_of(id, run[1]) .. ' ' .. (run[2] or '1')) end
-  call('UNLINK', campaign_key(id, 'fresh'), campaign_key(id, 'due'))
+  call('UNLINK', campaign_key(id, 'fresh'), campaign_key(id, 'due'), campaign_key(id, 'added'))
 end
 
 -- What a list is now, for whoever wants to change just that (records.ListInfo.mark).

@@ -55,7 +55,7 @@ class Reading:
         """Contacts to call next, with their rows. Those struck out meanwhile are closed here."""
         due_members, fresh_members, next_due = await self._link.run("peek", campaign, run, fresh, due, now)
         members = [Due.parse(member) for member in [*due_members, *fresh_members]]
-        rows = await self._rows_of([waiting.contact for waiting in members])
+        rows = await self._rows_of(campaign, [waiting.contact for waiting in members])
         struck = [one.member for one, row in zip(members, rows, strict=True) if row in (None, STRUCK_OUT)]
         if struck:
             await self._link.run("close", campaign, run, *struck)
@@ -75,8 +75,19 @@ class Reading:
         texts = await self._link.do("LRANGE", self._link.campaign_key(campaign, f"refused:{run}"), 0, -1)
         return [orjson.loads(text) for text in texts]
 
-    async def _rows_of(self, contacts: Sequence[Contact]) -> list[str | None]:
-        """Their rows, in their order; neighbours, as most are, by one command. None for those not there any more."""
+    async def _rows_of(self, campaign: CampaignId, contacts: Sequence[Contact]) -> list[str | None]:
+        """Their rows, in their order; None for those not there any more."""
+        added = [contact for contact in contacts if contact.is_added]
+        listed = [contact for contact in contacts if not contact.is_added]
+        found = dict(zip(listed, await self._rows_of_lists(listed), strict=True))
+        if added:
+            key = self._link.campaign_key(campaign, "added")
+            rows = await self._link.do("HMGET", key, *(contact.row for contact in added))
+            found.update(zip(added, rows, strict=True))
+        return [found[contact] for contact in contacts]
+
+    async def _rows_of_lists(self, contacts: Sequence[Contact]) -> list[str | None]:
+        """Neighbours, as most are, by one command."""
         runs: list[list[Contact]] = []
         for contact in contacts:
             if runs and contact == replace(runs[-1][-1], row=runs[-1][-1].row + 1):

@@ -177,7 +177,7 @@ def _item(fields: Mapping[str, str]) -> dict[str, object]:
         "extStatus": fields["extStatus"] or None,
         "attempt": fields["attempt"],
         "run": int(fields["run"]),
-        "callList": Due.parse(fields["member"]).contact.call_list,
+        "callList": Due.parse(fields["member"]).contact.call_list or None,
         "attributes": orjson.loads(fields["attributes"]) or [],
         "values": orjson.loads(fields["values"] or "{}"),
         "path": orjson.loads(fields["path"] or "[]"),

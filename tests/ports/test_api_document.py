@@ -52,6 +52,7 @@ POST /dialer/campaigns/{campaign}/clone
 PUT /dialer/campaigns/{campaign}/control
 GET /dialer/campaigns/{campaign}/stats
 GET /dialer/campaigns/{campaign}/plan
+POST /dialer/campaigns/{campaign}/calls
 GET /dialer/campaigns/{campaign}/calls
 GET /dialer/campaigns/{campaign}/results
 GET /dialer/do-not-call

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -87,22 +87,25 @@ def independent(one: Event, other: Event) -> bool:
 
 
 def _crosses(one: Event, other: Event) -> bool:
-    state = one["channel"]["state"] if one["type"] == "ChannelStateChange" else ""
+    state = one["channel"].get("state") if one["type"] == "ChannelStateChange" else ""
     if other["type"] == "Dial":
-        ringing = state == "Ringing" and other["dialstatus"] in _BEFORE_THE_END
-        return ringing or (one["type"] == "ChannelHangupRequest" and not other["dialstatus"])
+        status = other.get("dialstatus")
+        ringing = state == "Ringing" and status in _BEFORE_THE_END
+        return ringing or (one["type"] == "ChannelHangupRequest" and status == "")
     return state == "Busy" and other["type"] == "ChannelHangupRequest"
 
 
 _BEFORE_THE_END = ("", "RINGING")
 
 
-def in_order(events: Sequence[Event], free: Callable[[Event, Event], bool] = independent) -> list[Event]:
+def in_order(events: Sequence[Event]) -> list[Event]:
     """The normal form of one channel's events."""
     left, ordered = list(events), []
     while left:
         ready = [
-            event for place, event in enumerate(left) if all(free(before, event) for before in left[:place])
+            event
+            for place, event in enumerate(left)
+            if all(independent(before, event) for before in left[:place])
         ]
         chosen = min(ready, key=lambda event: (event["type"] != "Dial", json.dumps(event, sort_keys=True)))
         left.remove(chosen)

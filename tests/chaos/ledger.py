@@ -35,6 +35,8 @@ APOLOGY_SECONDS = 5.5
 """A call that lasted so long without a daemon has waited in the dialplan and heard the apology."""
 ANSWER_SECONDS = 0.7
 """Asterisk's Answer() takes half a second; then the call must be with us."""
+KEY_SECONDS = 0.5
+"""From a key to the news that it was let go, and some more."""
 STORIES = 8
 
 RULE_OF: dict[str, int] = {"RS_BUSY": 1, "RS_ERROR": 1}  # status: maxAttempts
@@ -235,15 +237,29 @@ class Ledger:
         """Was a key pressed while a daemon certainly listened?"""
         if call.answered_at is None:
             return False
+        if self._spoilt(result, "StasisStart"):
+            return False
         answered = call.answered_at + self.answers
         return any(
             at >= answered
+            and not self._spoilt(result, "ChannelDtmfReceived", at=at)
             and (call.ended_at is None or at + self.wire <= call.ended_at)
             and not any(
                 gap.began_at - self.wire < at < gap.ended_at + self.back for gap in self._hitting(result)
             )
             for _, at in call.keys
         )
+
+    def _spoilt(self, result: Result, *kinds: str, lost: bool = False, at: float | None = None) -> bool:
+        """Were events of all these types lost or told late of this call? `lost`: the former only. `at`: those of a key
+        that was pressed then."""
+        found = {
+            one.kind
+            for one in self.spoilt.get(result.attempt, ())
+            if one.what in (("lost",) if lost else ("lost", "delayed"))
+            and (at is None or at <= one.at <= at + KEY_SECONDS)
+        }
+        return found >= set(kinds)
 
     def _hitting(self, result: Result) -> list[Gap]:
         """The faults during an attempt."""
@@ -259,6 +275,7 @@ class Ledger:
         gaps = self._hitting(result)
         if callee.key and not heard and gaps:
             allowed |= {NO_INPUT, ("TERMINATED", "HANGUP")}
+        allowed |= self._allowed_unheard(callee, result, heard=heard)
         for gap in gaps:
             if gap.fault == "pbx":
                 allowed |= {PBX_LOST, UNKNOWN}
@@ -277,6 +294,22 @@ class Ledger:
             allowed |= {UNKNOWN, ("RS_ERROR", "IVR_FAILED")}
         return allowed
 
+    def _allowed_unheard(self, callee: Callee, result: Result, *, heard: bool) -> set[Outcome]:
+        """What events that were not told as they happened explain."""
+        allowed: set[Outcome] = set()
+        keys_lost = self._spoilt(result, "ChannelDtmfReceived") or self._spoilt(result, "StasisStart")
+        if callee.key and not heard and keys_lost:
+            allowed |= {NO_INPUT, ("TERMINATED", "HANGUP")}
+        if self._spoilt(result, "ChannelDestroyed", lost=not self._hitting(result)):
+            allowed.add(UNKNOWN)
+        if self._spoilt(result, "ChannelDestroyed") and callee.outcome[0] == "TERMINATED":
+            allowed.add(NO_INPUT)  # the flow talked on to one who had gone
+        if callee.outcome == ("RS_NOANSWER", None) and self._spoilt(result, "Dial", "ChannelStateChange"):
+            allowed.add(("RS_NOANSWER", "NOT_REACHABLE"))
+        if self._spoilt(result, "ChannelStateChange", "Dial", "StasisStart"):
+            allowed |= {("RS_NOANSWER", None), ("RS_NOANSWER", "NOT_REACHABLE")}  # nobody told of the answer
+        return allowed
+
     def _ended_in(self, call: WorldCall, gap: Gap) -> bool:
         """Did it end while nobody could hear it, or too shortly before to be written down?"""
         if call.ended_at is None:
@@ -290,7 +323,7 @@ class Ledger:
             if call is None or call.answered_at is None:
                 continue
             met = [gap for gap in self.gaps if self._is_up(call, gap.ended_at)]
-            if not met:
+            if not met or self.spoilt.get(result.attempt):
                 continue
             later = [gap for gap in self.gaps if gap.began_at > met[-1].ended_at]
             if later and (call.ended_at or result.settled_at) > later[0].began_at - self.wire:
@@ -310,7 +343,7 @@ class Ledger:
             f"; others: {dict(by_phase)}" if by_phase else ""
         )
         verdict.figures["calls up at a return, ended in a later fault"] = over
-        verdict.expect(share >= 0.95, f"only {text} were adopted")
+        verdict.expect(share >= 0.95 or up - adopted < 2, f"only {text} were adopted")  # one of a dozen is none
 
     @staticmethod
     def _is_up(call: WorldCall, at: float) -> bool:
@@ -409,7 +442,7 @@ class Ledger:
     def story(self, number: str, complaint: str) -> str:
         """All that is known about the calls to a number."""
         callee = self.place.crowd.callees[number]
-        moments = [*self._seen(number), *self._written(number), *self._logged(number)]
+        moments = [*self._seen(number), *self._written(number), *self._logged(number), *self._untold(number)]
         if moments:
             first, last = min(moments)[0] - 3, max(moments)[0] + 3
             near = [gap for gap in self.gaps if first <= gap.ended_at and gap.began_at <= last]
@@ -440,6 +473,11 @@ class Ledger:
                 f"{result.outcome} values {result.values} path {result.raw['path']} redial {result.redial_at}"
             )
             yield result.settled_at, f"redis: {result.attempt} settled {said}"
+
+    def _untold(self, number: str) -> Iterable[tuple[float, str]]:
+        for result in self.results[number]:
+            for one in self.spoilt.get(result.attempt, ()):
+                yield one.at, f"{one.kind} is {one.what}" + (f" by {one.seconds:.3f} s" if one.seconds else "")
 
     def _logged(self, number: str) -> Iterable[tuple[float, str]]:
         attempts = {result.attempt for result in self.results[number]}

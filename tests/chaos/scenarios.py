@@ -39,8 +39,8 @@ def kills(lab: AnyLab, seed: int, count: int = 200, *, contacts: int = 300, long
     return verdict
 
 
-def unreliable(lab: AnyLab, seed: int, count: int = 40) -> Verdict:
-    """The same, while events are lost, doubled and delayed, so that they overtake each other.
+def unreliable(lab: AnyLab, seed: int, count: int = 15) -> Verdict:
+    """Events are lost, doubled and delayed, so that they overtake each other, and every few seconds a kill -9.
 
     A TCP connection does none of this; a fault in Asterisk's filters or in ours would. What is lost may cost a key or
     an outcome, never a second call to somebody, a contact or a slot.
@@ -50,10 +50,10 @@ def unreliable(lab: AnyLab, seed: int, count: int = 40) -> Verdict:
         verdict.figures["not run"] = "a real Asterisk loses no events (--simulated)"
         return verdict
     with place(lab, seed, proxied=False) as here:
-        lab.spoil(events_lost=0.02, events_doubled=0.05, events_delayed=0.05, delay_seconds=1.0)
+        lab.spoil(events_lost=0.05, events_doubled=0.1, events_delayed=0.1, delay_seconds=1.0)
         idle = here.rig.campaign(None, whenDone="wait", callLists=[])
         for n in range(count):
-            _a_life(here, n, idle, 300)
+            _a_life(here, n, idle, 300, longer=here.dice.uniform(3.0, 9.0))
         here.rig.begin(here.waiting())
         here.run_out(UNHEARD_SECONDS + 90)
         lab.spoil(events_lost=0, events_doubled=0, events_delayed=0)
@@ -64,11 +64,12 @@ def unreliable(lab: AnyLab, seed: int, count: int = 40) -> Verdict:
     return verdict
 
 
-def _a_life(here: Place, n: int, idle: int, contacts: int) -> None:
+def _a_life(here: Place, n: int, idle: int, contacts: int, *, longer: float = 0.0) -> None:
     """The daemon begins, lives a while and is killed; the `n`-th. `idle` is a campaign without anybody to call."""
     dice, speed = here.dice, here.lab.speed
     here.rig.begin(here.feed(contacts))
     _live_a_while(here)
+    time.sleep(longer)
     if dice.random() < AIMED:
         here.wait_for_write(dice.choice(AIMS), patience=2.0 / speed)
     here.look_at_the_dead(here.rig.murder())

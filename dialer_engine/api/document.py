@@ -70,6 +70,11 @@ def answers(example: object, *, conflict: str | None = None, **headers: str) -> 
     return {200: success} if conflict is None else {200: success, 409: {"description": conflict}}
 
 
+def streams(media_type: str, example: str) -> dict[int | str, dict[str, Any]]:
+    """For `responses=` of a route whose success is text of this type."""
+    return {200: {"content": {media_type: {"schema": {"type": "string"}, "example": example}}}}
+
+
 def takes(shape: type[BaseModel], example: object) -> dict[str, Any]:
     """For `openapi_extra=` of a route that reads its body itself."""
     return {"requestBody": {"required": True, "content": {JSON: content(shape, example)}}}

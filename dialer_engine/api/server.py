@@ -16,6 +16,7 @@ from dialer_engine.api import (
     campaigns,
     do_not_call,
     document,
+    events,
     health,
     ivrs,
     operation,
@@ -56,9 +57,10 @@ def application(
     )
     app.state.store = store
     app.state.numbers = numbers
+    app.state.closing = asyncio.Event()  # what would never end ends then
     app.state.issuer = Issuer(oidc) if oidc and oidc.issuer else None
     problems.install(app)
-    for room in (campaigns, call_lists, ivrs, do_not_call, operation):
+    for room in (campaigns, call_lists, ivrs, do_not_call, events, operation):
         app.include_router(room.routes)
     app.include_router(token.routes(tokens or ApiSettings()))
     app.include_router(health.router(probes))
@@ -99,6 +101,7 @@ async def serve(app: FastAPI, listener: socket.socket) -> None:
     try:
         await asyncio.shield(serving)
     finally:
+        app.state.closing.set()
         server.should_exit = True
         await serving
 

@@ -123,6 +123,7 @@ class Board:
         if lane.brake.closed != was_closed:
             self.metrics.trunk(lane.trunk.name, closed=lane.brake.closed)
             phrase = "trunk closed" if lane.brake.closed else "trunk opened"
+            self.look.set()  # it is told to others there
             _log.warning(phrase, trunk=lane.trunk.name, last_code=lane.brake.last_code)
 
     def is_halted(self, attempt: Attempt) -> bool:

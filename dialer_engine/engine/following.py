@@ -20,6 +20,7 @@ from dialer_engine.engine.supply import Identify, Supply
 from dialer_engine.errors import DialerError, Invalid, NotFound, Problem, Rejected, Unavailable
 from dialer_engine.metrics import Metrics
 from dialer_engine.store import Store
+from dialer_engine.store.events import Kind
 from dialer_engine.store.records import CampaignView, Snapshot
 
 LOOK_SECONDS = 1.0
@@ -45,6 +46,7 @@ class Follower:
     )  # a pause must not shorten the distance of calls
     _missing: dict[TrunkName, Lane] = field(default_factory=dict)
     _told: dict[CampaignId, tuple[Limit, datetime]] = field(default_factory=dict)
+    _closed: set[TrunkName] = field(default_factory=set)  # told to be so
     _flows: dict[IvrId, tuple[Mapping[str, object] | Invalid, Flow | Invalid]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -81,6 +83,7 @@ class Follower:
         self.board.looked.set()
         await self._complete_the_drained()
         await self._tell_plans()
+        await self._tell_trunks()
         self.board.wake.set()
 
     async def _load(self) -> Snapshot:
@@ -183,13 +186,33 @@ class Follower:
         """Why it dials, or does not, for whoever asks: at each change of the limit, else now and then."""
         now = self.clock()
         told: dict[CampaignId, dict[str, object]] = {}
+        changed: dict[CampaignId, tuple[Limit, str]] = {}
         for campaign, line in self.board.lines.items():
             limit, at = self._told.get(campaign, (None, now))
             if line.plan and (limit is not line.plan.limit or (now - at).total_seconds() >= TELL_SECONDS):
                 told[campaign] = line.plan.shown(now)
                 self._told[campaign] = line.plan.limit, now
+                if line.plan.limit is not limit:
+                    changed[campaign] = line.plan.limit, line.plan.text
         if told:
             await self.store.campaigns.tell_plans(self.owner, told)
+        for campaign, (now_is, text) in changed.items():
+            facts = {"campaign": campaign, "daemon": self.owner, "limit": now_is, "text": text}
+            await self.store.events.tell(Kind.LIMIT, facts, now=now.timestamp())
+
+    async def _tell_trunks(self) -> None:
+        """Those that have been closed, or opened again, since the last look."""
+        for name, lane in self.board.lanes.items():
+            closed = lane.brake.closed
+            if closed != (name in self._closed):
+                facts = {
+                    "trunk": name,
+                    "daemon": self.owner,
+                    "closed": closed,
+                    "lastCode": lane.brake.last_code,
+                }
+                await self.store.events.tell(Kind.TRUNK, facts, now=self._epoch())
+                (self._closed.add if closed else self._closed.discard)(name)
 
     def _epoch(self) -> float:
         return self.clock().timestamp()

@@ -15,6 +15,7 @@ from dialer_engine.store.answers import Answers
 from dialer_engine.store.calls import Calls
 from dialer_engine.store.campaigns import Campaigns
 from dialer_engine.store.dnc import DoNotCallLists
+from dialer_engine.store.events import Events
 from dialer_engine.store.imports import FREED_AT_ONCE
 from dialer_engine.store.ivrs import Ivrs
 from dialer_engine.store.link import Link, connect
@@ -44,6 +45,7 @@ class Store:
         self.results = Results(link)
         self.audit = Audit(link)
         self.answers = Answers(link)
+        self.events = Events(link)
         self.accounts = Accounts(link)
         self.sessions = Sessions(link)
         self.guesses = Guesses(link)

@@ -76,5 +76,6 @@ call('HSET', key, 'request', request, 'changed_at', now, 'changed_by', by)
 take_queued()
 now_is = state_of(id)
 audit(now, by, command, 'campaign ' .. id, now_is.state)
+tell_state(now, id, by)
 wake('campaign ' .. id)
 return {'OK', now_is.state, now_is.run, message}

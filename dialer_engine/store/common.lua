@@ -10,9 +10,28 @@ local function attempt_key(id) return base .. ':attempt:' .. id end
 
 local function wake(what) call('PUBLISH', base .. ':wake', what) end
 
+-- For whoever follows what happens (store/events.py). The same fields for every kind: Redis keeps their names once.
+-- Another program's value under this key harms nothing else.
+local function tell(now, kind, facts)
+  redis.pcall('XADD', base .. ':events', 'MAXLEN', '~', '20000', '*', 'kind', kind, 'at', now,
+       'facts', type(facts) == 'table' and cjson.encode(facts) or facts)
+end
+
+local function tell_state(now, id, by)
+  local state = call('HMGET', campaign_key(id, 'state'), 'state', 'run', 'reason')
+  tell(now, 'state', {campaign = tonumber(id), state = state[1] or 'NEW', run = tonumber(state[2] or 0),
+                      reason = state[3] or nil, by = by})
+end
+
+local EDITS = {create = 1, edit = 1, delete = 1, append = 1, ['strike out'] = 1, forbid = 1, allow = 1}
+local EDITED = {campaign = 1, list = 1, ivr = 1, ["do-not-call"] = 1}  -- users and tokens are nobody else's business
+
 local function audit(now, by, action, subject, detail)
   call('XADD', base .. ':audit', 'MAXLEN', '~', '10000', '*',
        'at', now, 'by', by, 'action', action, 'subject', subject, 'detail', detail)
+  if EDITS[action] and EDITED[string.match(subject, '^[%a-]+')] then
+    tell(now, 'edit', {by = by, action = action, subject = subject})
+  end
 end
 
 local function state_of(id)
@@ -34,6 +53,7 @@ local function invalidate(id, now_is, reason, now)
   call('HSET', campaign_key(id, 'state'), 'reason', reason, 'state', 'INVALID', 'changed_at', now,
        'was', already and now_is.was or now_is.state)
   if already then return 0 end
+  tell_state(now, id)
   wake('campaign ' .. id)
   return 1
 end

@@ -13,5 +13,6 @@ end
 if table.concat(stands, ',') ~= places then return 0 end
 call('HSET', campaign_key(id, 'state'), 'state', 'COMPLETED', 'changed_at', now)
 drop_waiting(id)
+tell_state(now, id)
 wake('campaign ' .. id)
 return 1

@@ -17,6 +17,7 @@ local now_is = state_of(id)
 if now_is.state == 'INVALID' then
   call('HSET', campaign_key(id, 'state'), 'state', now_is.was, 'changed_at', now)
   call('HDEL', campaign_key(id, 'state'), 'reason')
+  tell_state(now, id, by)
 end
 wake('campaign ' .. id)
 return 'OK'

@@ -20,4 +20,11 @@ elseif state_of(attempt.campaign).run == attempt.run then
   close_contact(attempt.campaign, attempt.member)
 end
 forget_attempt(id, attempt)
+local ext_status
+for i = 8 + counters, #ARGV, 2 do
+  if ARGV[i] == 'extStatus' and ARGV[i + 1] ~= '' then ext_status = ARGV[i + 1] end
+end
+tell(now, 'result', {campaign = tonumber(attempt.campaign), run = tonumber(attempt.run), attempt = id,
+                     number = attempt.number, status = ARGV[8], extStatus = ext_status,
+                     redialAt = redials and at or nil})
 return 1

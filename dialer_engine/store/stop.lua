@@ -5,6 +5,7 @@ if stop == '1' then
 else
   call('DEL', base .. ':stop')
 end
+tell(now, 'stop', {stopped = stop == '1', by = by})
 audit(now, by, stop == '1' and 'stop' or 'resume', 'everything', '')
 wake('stop')
 return 1

@@ -7,6 +7,7 @@ if reason == '' then
   if now_is.state ~= 'INVALID' then return 0 end
   call('HSET', key, 'state', now_is.was, 'changed_at', now)
   call('HDEL', key, 'reason')
+  tell_state(now, id)
   wake('campaign ' .. id)
   return 1
 end

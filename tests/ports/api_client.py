@@ -72,6 +72,16 @@ class Client:
         """A JSON body, sent as it is made."""
         return await self._send(method, path, chunks, {"Content-Type": "application/json"}, None)
 
+    @asynccontextmanager
+    async def reading(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is read while it comes."""
+        rights = {"Authorization": f"Bearer {self._token}"}
+        async with self._session.get(path, headers={**rights, **(headers or {})}) as reply:
+            assert reply.status == 200, await reply.text()
+            yield reply
+
     async def get(self, path: str) -> Any:
         """What is there."""
         answer = await self.ask("GET", path)

@@ -61,6 +61,7 @@ DELETE /dialer/do-not-call
 PUT /dialer/stop
 DELETE /dialer/stop
 GET /dialer/audit
+GET /dialer/events
 GET /healthz
 GET /readyz
 GET /metrics

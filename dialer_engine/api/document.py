@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from importlib.resources import files
+from typing import Any, Literal
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
@@ -22,6 +24,8 @@ from pydantic.alias_generators import to_camel
 from dialer_engine.api import problems
 from dialer_engine.api.problems import JSON
 from dialer_engine.api.requests import router
+
+ASSETS = "docs-assets"
 
 ABOUT = """Calls lists of telephone numbers through Asterisk: announcements, interactive calls, call centres.
 
@@ -111,7 +115,18 @@ def install(app: FastAPI, *shapes: type[BaseModel]) -> None:
 
     @routes.get("/docs", include_in_schema=False)
     async def docs(_: Request) -> Response:
-        return get_swagger_ui_html(openapi_url="openapi.json", title=app.title)
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=app.title,
+            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{ASSETS}/favicon.png",
+        )
+
+    @routes.get(f"/{ASSETS}/{{name}}", include_in_schema=False)
+    async def asset(name: Literal["swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"]) -> Response:
+        """From a package, where FastAPI's own page would fetch them from a public address."""
+        return FileResponse(str(files("fastapi_offline").joinpath("static", name)))
 
     app.include_router(routes)
 

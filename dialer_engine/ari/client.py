@@ -35,6 +35,9 @@ from dialer_engine.errors import NotFound, Rejected, Unavailable
 
 ANSWERED_CONTEXT = "dialer-answered"
 """Of the shipped dialplan (config/asterisk/extensions_dialer.conf): where an answered call waits for us."""
+ALL_CHANNELS = "channel:"
+"""A source with an empty id is all of a kind. Never `subscribeAll`: it takes in device states, and a socket that ends
+with those may block ARI for good (Asterisk's #2170)."""
 WATCH_SUFFIX = "-watch"
 """The second application, which hears all channels of the PBX; another one, for each may have a channel but once."""
 
@@ -83,12 +86,10 @@ class Ari:
         self._following = asyncio.Lock()
         self._waiting_room = False
         self.counts = AriCounts()
-        self._feeds = [
-            self._feed(config.app, (*WANTED, *extra_events), on_event, self._prepare, everything=False)
-        ]
+        self._feeds = [self._feed(config.app, (*WANTED, *extra_events), on_event, self._prepare)]
         if watch_all:
             app = config.app + WATCH_SUFFIX
-            self._feeds.append(self._feed(app, WATCHED, on_event, self._prepare_nothing, everything=True))
+            self._feeds.append(self._feed(app, WATCHED, on_event, lambda: self.subscribe(ALL_CHANNELS, app)))
 
     def _feed(
         self,
@@ -96,8 +97,6 @@ class Ari:
         wanted: Sequence[str],
         on_event: Callable[[AriEvent], None],
         prepare: Callable[[], Awaitable[None]],
-        *,
-        everything: bool,
     ) -> Feed:
         self._deaf[app] = "not yet connected"
         return Feed(
@@ -109,7 +108,6 @@ class Ari:
             prepare=prepare,
             on_event=on_event,
             on_change=lambda reason: self._changed(app, reason),
-            everything=everything,
         )
 
     async def __aenter__(self) -> Ari:
@@ -151,9 +149,6 @@ class Ari:
         self._restarted |= self._startup_time not in (None, info.startup_time)  # until it has been told
         self._startup_time = info.startup_time
         self._version = _numbers(info.version)
-
-    async def _prepare_nothing(self) -> None:
-        """Who hears everything has nobody to follow."""
 
     async def _hears(self, source: str) -> bool:
         """Follow a source from the first call to it on, if Asterisk knows it."""
@@ -413,10 +408,10 @@ class Ari:
 
     # Asterisk as a whole
 
-    async def subscribe(self, source: str) -> None:
-        """Hear of "channel:ID" or "endpoint:PJSIP/NAME" from now on. Raises NotFound or Rejected(422): no
-        such."""
-        path = f"{self._application}/subscription"
+    async def subscribe(self, source: str, app: str | None = None) -> None:
+        """Hear of "channel:ID" or "endpoint:PJSIP/NAME" from now on, in our application if `app` names no other.
+        Raises NotFound or Rejected(422): no such."""
+        path = f"/applications/{segment(app or self._app)}/subscription"
         await self._do("POST", path, body={"eventSource": source})
 
     async def info(self) -> Info:

@@ -31,7 +31,7 @@ class Feed:
 
     `on_change` is told None when events come, and why when they do not: at the loss, before the socket's
     goodbyes, and at every try that fails. `prepare` is awaited between the opening and the first event handed
-    on; what it raises ends that connection. `everything`: hear all channels of the PBX, not only our own.
+    on; what it raises ends that connection.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class Feed:
         prepare: Callable[[], Awaitable[None]],
         on_event: Callable[[AriEvent], None],
         on_change: Callable[[str | None], None],
-        everything: bool = False,
     ) -> None:
         self._rest = rest
         self._app = app
@@ -55,7 +54,6 @@ class Feed:
         self._prepare = prepare
         self._on_event = on_event
         self._on_change = on_change
-        self._everything = everything
         self._connected_at = math.inf
         self._recent: set[int] = set()
         self._recent_order: deque[int] = deque()
@@ -75,7 +73,7 @@ class Feed:
     async def _connection(self) -> None:
         """One life of the socket; what ends it is told before the goodbyes."""
         try:
-            async with self._rest.listen(self._app, everything=self._everything) as socket:
+            async with self._rest.listen(self._app) as socket:
                 try:
                     await self._open()
                     reason = await self._read(socket)

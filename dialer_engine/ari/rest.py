@@ -98,13 +98,13 @@ class Rest:
             raise Unavailable("asterisk", f"{method} {path}: {_words(exc)}") from exc
 
     @asynccontextmanager
-    async def listen(self, app: str, *, everything: bool = False) -> AsyncIterator[EventSocket]:
+    async def listen(self, app: str) -> AsyncIterator[EventSocket]:
         """The event socket of an application. Raises NotSent when it cannot be opened in time.
 
         A half-open socket is noticed within 1.5 heartbeats. Text stays bytes: the decoder wants bytes, and
         invalid UTF-8 in somebody's name must not close the socket. A frame may be of any size.
         """
-        query = urlencode({"app": app, "subscribeAll": "true" if everything else "false"})
+        query = urlencode({"app": app, "subscribeAll": "false"})
         try:
             async with asyncio.timeout(self._patience.connect_seconds):
                 socket: EventSocket = await self._opened().ws_connect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -60,6 +61,7 @@ POST /dialer/do-not-call
 DELETE /dialer/do-not-call
 PUT /dialer/stop
 DELETE /dialer/stop
+GET /dialer/numbers/{number}
 GET /dialer/audit
 GET /dialer/events
 GET /healthz
@@ -150,6 +152,10 @@ async def test_it_is_served_to_everybody_with_a_page_to_read_it() -> None:
         assert (await client.get("/openapi.json"))["paths"] == DOCUMENT["paths"]
         page = await client.ask("GET", "/docs")
         assert (page.status, "openapi.json" in page.text) == (200, True)
+        linked = re.findall(r'(?:src|href)="([^"]+\.(?:js|css))"', page.text)
+        assert linked
+        assert [(await client.ask("GET", f"/{one}")).status for one in linked] == [200] * len(linked)
+        assert (await client.ask("GET", "/docs-assets/..%2Fcore.py")).status in (404, 422)
 
 
 def has_example(content: Mapping[str, Any]) -> bool:

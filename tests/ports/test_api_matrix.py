@@ -30,6 +30,7 @@ PUBLIC = {
     ("GET", "/metrics"),  # its own rule: loopback or api.metrics_token
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
+    ("GET", "/docs-assets/{name}"),
 }
 OTHERWISE = {("POST", "/ivr/check"): READ}  # it changes nothing
 

@@ -70,7 +70,7 @@ _PLAN = {
     "nextAt": None,
     "text": "No call may start: 50 of 50 channels are in use.",
 }
-_RESULT = {
+RESULT = {
     "number": "123456789",
     "status": "TERMINATED",
     "extStatus": "CONFIRMED",
@@ -420,14 +420,14 @@ async def list_campaign_calls(campaign: Id, _: Reader, store: AtStore, page: Pag
     """Calls under way, in every daemon. What they showed last may be a moment old."""
     await store.campaigns.read(campaign)
     total, records = await store.calls.live_page(campaign, page.offset, page.size)
-    return await pages.answer(page, total, records, _live_call)
+    return await pages.answer(page, total, records, live_call)
 
 
 @routes.get(
     "/dialer/campaigns/{campaign}/results",
     summary="What came of its calls",
     response_model=shapes.Results,
-    responses=answers({"items": [_RESULT], "next": "1763974820000-0"}),
+    responses=answers({"items": [RESULT], "next": "1763974820000-0"}),
 )
 async def list_campaign_results(
     *,
@@ -557,7 +557,8 @@ def _stats(
     }
 
 
-def _live_call(record: AttemptRecord) -> dict[str, object]:
+def live_call(record: AttemptRecord) -> dict[str, object]:
+    """As shapes.LiveCall describes it."""
     shown = record.progress
     return {
         "attempt": record.id,

@@ -24,7 +24,7 @@ OfCampaign = Annotated[
     CampaignId | None, Query(ge=1, lt=10**15, description="The list of this campaign; absent: the one for all.")
 ]
 _NEW = {"number": "123 456 789", "reason": "asked us not to", "until": "2030-12-31T00:00:00+01:00"}
-_ENTRY = {
+ENTRY = {
     "number": "123456789",
     "campaign": None,
     "reason": "asked us not to",
@@ -50,7 +50,7 @@ class Entry(Document):
     "/dialer/do-not-call",
     summary="Numbers that are not called",
     response_model=shapes.PageOf[shapes.DoNotCall],
-    responses=answers(pages.example(_ENTRY)),
+    responses=answers(pages.example(ENTRY)),
 )
 async def list_do_not_call(
     *,
@@ -72,7 +72,7 @@ async def list_do_not_call(
         found = await store.do_not_call.find(_identity(number, numbers, "query.number"), campaign=campaign)
         total, entries = (1, [found]) if found else (0, [])
         entries = entries[page.offset :]
-    return await pages.answer(page, total, entries, lambda one: _shown(one, campaign))
+    return await pages.answer(page, total, entries, lambda one: shown(one, campaign))
 
 
 @routes.post(
@@ -152,7 +152,8 @@ def _subject(campaign: CampaignId | None) -> str:
     return "do-not-call" if campaign is None else f"do-not-call of campaign {campaign}"
 
 
-def _shown(entry: records.DoNotCall, campaign: CampaignId | None) -> dict[str, object]:
+def shown(entry: records.DoNotCall, campaign: CampaignId | None) -> dict[str, object]:
+    """As shapes.DoNotCall describes it."""
     return {
         "number": entry.number,
         "campaign": campaign,

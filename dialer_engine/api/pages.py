@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -21,10 +21,15 @@ _Item = TypeVar("_Item")
 
 
 async def answer(
-    page: Page, total: int, items: Iterable[_Item], show: Callable[[_Item], object] = lambda item: item
+    page: Page,
+    total: int,
+    items: Iterable[_Item],
+    show: Callable[[_Item], object] = lambda item: item,
+    *,
+    about: Mapping[str, object] | None = None,
 ) -> Response:
-    """`{"items", "page", "pageSize", "total"}`; `show` makes of an item what is told of it."""
-    around = {"page": page.number, "pageSize": page.size, "total": total}
+    """`{"items", "page", "pageSize", "total"}`; `show` makes of an item what is told of it, `about` is told as well."""
+    around = {"page": page.number, "pageSize": page.size, "total": total, **(about or {})}
     return Response(
         b'{"items":[%b],%b' % (await _joined(items, show), orjson.dumps(around)[1:]), media_type=JSON
     )

@@ -19,6 +19,7 @@ from dialer_engine.api import (
     events,
     health,
     ivrs,
+    one_number,
     operation,
     problems,
     token,
@@ -60,7 +61,7 @@ def application(
     app.state.closing = asyncio.Event()  # what would never end ends then
     app.state.issuer = Issuer(oidc) if oidc and oidc.issuer else None
     problems.install(app)
-    for room in (campaigns, call_lists, ivrs, do_not_call, events, operation):
+    for room in (campaigns, call_lists, ivrs, do_not_call, one_number, events, operation):
         app.include_router(room.routes)
     app.include_router(token.routes(tokens or ApiSettings()))
     app.include_router(health.router(probes))

@@ -234,6 +234,44 @@ class Results(Shape):
     """The cursor to go on from; null: there is nothing more now."""
 
 
+class DoNotCall(Shape):
+    """A number that is not called."""
+
+    number: str
+    """As the dialer compares it: without separators, in E.164 when a region is configured."""
+    campaign: int | None
+    """For this campaign alone; null: for all."""
+    reason: str
+    until: Instant | None
+    """Null: for ever."""
+    by: str
+    at: Instant | None
+
+
+class NumberResult(Result):
+    """What came of one call to the number."""
+
+    campaign: int
+
+
+class NumberLiveCall(LiveCall):
+    """The call to the number that is under way."""
+
+    campaign: int
+
+
+class CalledNumber(PageOf[NumberResult]):
+    """Every call to a number, the latest first; and may it be called?"""
+
+    number: str
+    """As the dialer compares it."""
+    do_not_call: list[DoNotCall]
+    """Its entries on the list for all and on those of campaigns; one whose `until` is over forbids nothing."""
+    live: NumberLiveCall | None
+    complete_since: Instant | None
+    """Calls before it may stand in the archive alone; null: none does."""
+
+
 # --- call lists ---
 
 
@@ -311,20 +349,6 @@ class SavedIvr(Shape):
 
 
 # --- do-not-call, and what operators ask for ---
-
-
-class DoNotCall(Shape):
-    """A number that is not called."""
-
-    number: str
-    """As the dialer compares it: without separators, in E.164 when a region is configured."""
-    campaign: int | None
-    """For this campaign alone; null: for all."""
-    reason: str
-    until: Instant | None
-    """Null: for ever."""
-    by: str
-    at: Instant | None
 
 
 class DoNotCallAdded(Shape):

@@ -20,6 +20,7 @@ from dialer_engine.store.imports import FREED_AT_ONCE
 from dialer_engine.store.ivrs import Ivrs
 from dialer_engine.store.link import Link, connect
 from dialer_engine.store.lists import Lists
+from dialer_engine.store.numbers import Numbers
 from dialer_engine.store.reading import Reading
 from dialer_engine.store.results import Audit, Results
 from dialer_engine.store.sessions import Guesses, Sessions
@@ -42,6 +43,7 @@ class Store:
         self.lists = Lists(link, self.campaigns)
         self.ivrs = Ivrs(link, self.campaigns)
         self.do_not_call = DoNotCallLists(link)
+        self.numbers = Numbers(link, self.calls, self.do_not_call)
         self.results = Results(link)
         self.audit = Audit(link)
         self.answers = Answers(link)

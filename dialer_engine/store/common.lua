@@ -160,6 +160,25 @@ local function make_room(hash, suffix, layers, coming)
   call('HSET', hash, 'layers' .. suffix, table.concat(layers, ','), 'layered' .. suffix, 0)
 end
 
+-- Where the calls to a number are noted once they have a result: "NUMBER CAMPAIGN ID", oldest first, some numbers
+-- together, because a key of its own for each would cost more than its notes.
+local NOTED_IN = 16384
+local function calls_key(identity)
+  local digits = string.gsub(identity, '%D', '')
+  return base .. ':calls:' .. string.format('%d', bucket_of('0' .. digits, NOTED_IN))
+end
+
+-- Has this result left Redis, for an archive or with its campaign?
+local function result_left(campaign, result)
+  if call('SISMEMBER', base .. ':campaigns', campaign) == 0 then return true end
+  local through = call('HGET', campaign_key(campaign, 'archived'), 'through')
+  if not through then return false end
+  local last, last_place = string.match(through, '^(%d+)-(%d+)$')
+  local at, place = string.match(result, '^(%d+)-(%d+)$')
+  at, last = tonumber(at), tonumber(last)
+  return at < last or at == last and tonumber(place) <= tonumber(last_place)
+end
+
 -- One list: an import's key, and rows to the end of a generation. `rows` is identity, row, identity, row ... from
 -- `first` on; returns how many were written and how many were repeats.
 local function import_key(number) return base .. ':import:' .. number end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from dialer_engine.core.model import CampaignId
@@ -30,6 +32,11 @@ class DoNotCallLists:
         """The entry as it stands, even if its `until` is over."""
         text = await self._link.do("HGET", self._key(campaign), number)
         return None if text is None else _entry(number, text)
+
+    async def find_on(self, number: str, places: Sequence[CampaignId | None]) -> list[DoNotCall | None]:
+        """What stands on each of these lists."""
+        texts = await self._link.many([("HGET", self._key(place), number) for place in places])
+        return [None if text is None else _entry(number, text) for text in texts]
 
     async def page(
         self, cursor: int, count: int, *, campaign: CampaignId | None = None

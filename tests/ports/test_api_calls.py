@@ -11,7 +11,7 @@ import pytest_asyncio
 from dialer_engine.core.model import CampaignId, Command, Due
 from dialer_engine.store.records import ClaimKind, Closed, RedialAt
 from tests.ports.api_client import Client, House
-from tests.ports.store_desk import OWNER, Desk
+from tests.ports.store_desk import NOW, OWNER, Desk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -141,3 +141,62 @@ async def test_a_call_is_added_once_for_a_key_whenever_its_process_died(
     assert (await desk.view(campaign)).counts.read == 1
     other = await client.ask("POST", path, {"number": "603"}, headers={"Idempotency-Key": "k"})
     assert other.status == 422
+
+
+# --- one number ---
+
+
+async def test_every_call_to_a_number_is_told_over_all_campaigns(client: Client, desk: Desk) -> None:
+    first = await desk.running("601", "602")
+    second = await desk.running("601")
+    for campaign, status in ((first, "RS_BUSY"), (second, "RS_NOANSWER")):
+        request = await desk.call(campaign)
+        await desk.store.calls.settle(request.attempt_id, result={"status": status}, next=Closed(), now=NOW)
+    other = await desk.call(first)
+    told = await client.get("/dialer/numbers/6-01")
+    assert told["number"] == "601"
+    came_to = [(one["campaign"], one["status"]) for one in told["items"]]
+    assert came_to == [(second, "RS_NOANSWER"), (first, "RS_BUSY")]
+    assert (told["total"], told["live"], told["doNotCall"], told["completeSince"]) == (2, None, [], None)
+    page = await client.get("/dialer/numbers/601?page=2&pageSize=1")
+    assert [one["campaign"] for one in page["items"]] == [first]
+    live = (await client.get("/dialer/numbers/602"))["live"]
+    assert (live["campaign"], live["attempt"], live["phase"]) == (first, other.attempt_id, "SENT")
+    assert (await client.get("/dialer/numbers/999999"))["items"] == []
+    assert (await client.ask("GET", "/dialer/numbers/112")).paths == ["path.number"]
+
+
+async def test_who_may_not_be_called_is_told_with_his_number(client: Client, desk: Desk) -> None:
+    campaign = await desk.running("601")
+    await client.done("POST", "/dialer/do-not-call", {"number": "601", "reason": "asked"})
+    await client.done("POST", "/dialer/do-not-call", {"number": "601", "campaign": campaign})
+    told = (await client.get("/dialer/numbers/601"))["doNotCall"]
+    assert [(one["campaign"], one["reason"], one["by"]) for one in told] == [
+        (None, "asked", "token:eva"),
+        (campaign, "do-not-call", "token:eva"),
+    ]
+
+
+async def test_notes_of_calls_leave_with_their_results(client: Client, desk: Desk, house: House) -> None:
+    kept = await desk.running("601")
+    gone = await desk.running("601", "602")
+    results = desk.store.results
+    for campaign in (gone, kept):
+        request = await desk.call(campaign)
+        await desk.store.calls.settle(request.attempt_id, result={"status": "RS_BUSY"}, next=Closed(), now=NOW)
+    assert (await client.get("/dialer/numbers/601"))["total"] == 2
+    (first,) = await results.entries(gone)
+    assert await results.lease("host", 60)
+    await results.trim(gone, through=first[0], owner="host")
+    told = await client.get("/dialer/numbers/601")
+    assert ([one["campaign"] for one in told["items"]], told["total"]) == ([kept], 1)
+    assert told["completeSince"] is not None
+    await client.done("PUT", f"/dialer/campaigns/{kept}/control", {"command": "remove"})
+    await client.done("DELETE", f"/dialer/campaigns/{kept}")
+    assert (await client.get("/dialer/numbers/601"))["total"] == 0
+    (key,) = await house.command("KEYS", "{dialer}:calls:*")
+    assert await house.command("LLEN", key) == 2
+    again = await desk.running("601")
+    request = await desk.call(again)
+    await desk.store.calls.settle(request.attempt_id, result={"status": "RS_BUSY"}, next=Closed(), now=NOW)
+    assert await house.command("LLEN", key) == 1, "only what is there is noted"

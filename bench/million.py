@@ -21,7 +21,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,13 +33,13 @@ from typing import Any
 import psutil
 import redis
 
-from bench.figures import Invalid, load, run, say, spread, verdict
+from bench.figures import Invalid, cpu_seconds, load, run, say, spread, verdict
 from dialer_engine import log
 from dialer_engine.archive import Archive
 from dialer_engine.core.model import AttemptId, CampaignId, Command, Contact, Counts, Due, TrunkName
 from dialer_engine.store import Store
 from dialer_engine.store.records import ClaimRequest, PinnedList, ReadRow, RedialAt
-from tests.lab.number import rejects
+from tests.lab.number import answers, rejects
 from tests.rig import Rig
 from tests.simulated import SimulatedLab
 
@@ -47,6 +48,7 @@ BATCH = 500  # rows, as the engine reads them
 TOGETHER = 50  # calls settled in one turn
 STARTS = 5
 DIALING_SECONDS = 20.0
+CHANNELS = 400
 FIRST = 420_600_000_000
 SETTLED_EVERY = 10  # of ten calls one is answered and says something, the others are busy
 
@@ -313,20 +315,20 @@ def first_invite(log: Path, past: int, seconds: float) -> float:
 
 
 @contextmanager
-def dialing(numbers: int) -> Iterator[tuple[Rig, SimulatedLab, int]]:
-    """A daemon, connected to a simulated PBX, and a list of so many numbers."""
+def dialing(numbers: Iterable[str], speed: float = 1.0) -> Iterator[tuple[Rig, SimulatedLab, int]]:
+    """A daemon, connected to a simulated PBX, and a list of these numbers."""
     with (
         TemporaryDirectory(prefix="bench-million-") as home,
-        SimulatedLab() as lab,
+        SimulatedLab(speed=speed) as lab,
         Rig(Path(home), lab) as rig,
     ):
-        call_list = rig.call_list(busy_numbers(numbers))
+        call_list = rig.call_list(numbers)
         rig.start()
         yield rig, lab, call_list
 
 
 def start(numbers: int) -> None:
-    with dialing(numbers) as (rig, lab, call_list):
+    with dialing(busy_numbers(numbers)) as (rig, lab, call_list):
         server = Redis(rig)
         resident = psutil.Process(rig.process.pid).memory_info  # type: ignore[union-attr]
         say(f"  before: {resident().rss / 1e6:.0f} MB of the daemon; {numbers:,} rows in Redis")
@@ -357,23 +359,53 @@ def start(numbers: int) -> None:
         verdict("MB of the daemon, resident", resident().rss / 1e6, at_most=150)
 
 
+KINDS: tuple[tuple[str, Callable[[int], str]], ...] = (
+    *(("TERMINATED", lambda serial: answers(ring=1.0, talk=3.0, serial=serial)),) * 4,
+    *(("RS_BUSY", lambda serial: rejects(486, ring=0.5, serial=serial)),) * 3,
+    *(("RS_NUMBER", lambda serial: rejects(404, serial=serial)),) * 2,
+    ("RS_REJECTED", lambda serial: rejects(603, ring=1.0, serial=serial)),
+)
+"""Of ten people four answer, three are busy, two do not exist and one declines."""
+FAST = 20.0
+"""So many times as fast are the callees; the daemon's clock is the real one."""
+
+
+def crowd(numbers: int) -> Iterator[str]:
+    for serial in range(numbers):
+        _, written = KINDS[serial % len(KINDS)]
+        yield f"{serial // MILLION + 1}{written(serial % MILLION)}"
+
+
 def whole(numbers: int) -> None:
-    with dialing(numbers) as (rig, _, call_list):
+    """A campaign from its start to its end, as fast as it goes."""
+    with dialing(crowd(numbers), speed=FAST) as (rig, _, call_list):
         process = psutil.Process(rig.process.pid)  # type: ignore[union-attr]
-        began = time.time()
-        campaign = rig.campaign(None, callLists=[call_list], maxChannels=1000)
-        most = 0
+        before, began = cpu_seconds(process.pid), time.time()
+        campaign = rig.campaign(None, callLists=[call_list], maxChannels=CHANNELS)
+        resident = []
         while rig.state(campaign).get("state") != "COMPLETED":
-            most = max(most, process.memory_info().rss)
+            resident.append(process.memory_info().rss / 1e6)
             time.sleep(1.0)
-        seconds = time.time() - began
+        seconds, spent = time.time() - began, cpu_seconds(process.pid) - before
         statuses: Any = rig.redis.hgetall(rig.key(f"campaign:{campaign}:stats:1"))
-        if statuses != {"RS_BUSY": str(numbers)}:
+        statuses.pop("answered")
+        expected = Counter(KINDS[serial % len(KINDS)][0] for serial in range(numbers))
+        if {status: int(n) for status, n in statuses.items()} != expected:
             raise Invalid(f"the results are {json.dumps(statuses)}")
         say(
             f"  {numbers:,} calls in {seconds:.0f} s, {numbers / seconds:.0f} a second; each exactly once; {load()}"
         )
-        verdict("MB of the daemon, resident", most / 1e6, at_most=150)
+        tenth = max(1, len(resident) // 10)
+        say(
+            f"  MB resident: {max(resident[:tenth]):.0f} in the first tenth, {max(resident[-tenth:]):.0f} in the last"
+        )
+        verdict("ms of the engine's CPU per attempt", spent / numbers * 1000, at_most=1.1)
+        verdict("MB of the daemon, resident", max(resident), at_most=150)
+        verdict(
+            "the last tenth's memory to the first's",
+            max(resident[-tenth:]) / max(resident[:tenth]),
+            at_most=1.1,
+        )
 
 
 async def measure(stack: ExitStack, parts: Sequence[str], numbers: int | None) -> None:

@@ -27,7 +27,7 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
     refuse_sockets: bool = False
     """An event socket is closed as soon as it is open."""
     half_open: bool = False
-    """Event sockets neither read nor write; what would have been told is told when this is over."""
+    """Event sockets tell nothing and answer no ping; what would have been told is told when this is over."""
     answer_pings: bool = True
 
     booting: bool = False

@@ -331,6 +331,7 @@ class Simulator:
             raise Refused(400, str(exc)) from exc
         for name in Faults.__struct_fields__:  # the sockets hold this very object
             setattr(self.faults, name, getattr(checked, name))
+        self._turn()
 
 
 class Log:

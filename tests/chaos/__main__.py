@@ -12,7 +12,7 @@ from tests.chaos.scenarios import SCENARIOS, kills
 from tests.lab.lab import Lab
 from tests.simulated import SimulatedLab
 
-SPEED = 3.0
+SPEED = 4.0
 
 
 def main() -> int:

@@ -147,20 +147,13 @@ class SimulatedLab:
 
     def world_calls(self, number: str | None = None) -> list[WorldCall]:
         """Every INVITE the world has seen, or those to one number, oldest first."""
-        return [call for call in self._log.calls() if number is None or call.number == number[-12:]]
+        return self._log.of(number)
 
     def wait_for_world(
         self, number: str, condition: Callable[[WorldCall], bool] = lambda call: True, timeout: float = 10.0
     ) -> WorldCall:
         """The last call to a number, as soon as it exists and fulfils the condition."""
-        deadline = time.monotonic() + timeout
-        while True:
-            calls = self.world_calls(number)
-            if calls and condition(calls[-1]):
-                return calls[-1]
-            if time.monotonic() > deadline:
-                raise LabError(f"the world waited in vain for {number}: {calls}")
-            time.sleep(0.02)
+        return self._log.wait_for(number, condition, timeout)
 
     def spoil(self, **faults: float) -> None:
         """Faults of the wire from now on (dialer_engine/simulator/faults.py)."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import rootfs, world
-from .asterisk import Asterisk, LabError, Ports
+from .asterisk import Asterisk, Ports
 from .world import WorldCall, WorldLog
 
 AGENTS = (*range(1001, 1010), *range(2001, 2004), 3001, 4001)
@@ -81,20 +80,13 @@ class Lab:
 
     def world_calls(self, number: str | None = None) -> list[WorldCall]:
         """Every INVITE the world has seen, or those to one number, oldest first."""
-        return [call for call in self._log.calls() if number is None or call.number == number[-12:]]
+        return self._log.of(number)
 
     def wait_for_world(
         self, number: str, condition: Callable[[WorldCall], bool] = lambda call: True, timeout: float = 10.0
     ) -> WorldCall:
         """The last call to a number, as soon as it exists and fulfils the condition."""
-        deadline = time.monotonic() + timeout
-        while True:
-            calls = self.world_calls(number)
-            if calls and condition(calls[-1]):
-                return calls[-1]
-            if time.monotonic() > deadline:
-                raise LabError(f"the world waited in vain for {number}: {calls}")
-            time.sleep(0.02)
+        return self._log.wait_for(number, condition, timeout)
 
     def heard(self, number: str) -> Sequence[int]:
         """What a listening callee has heard: 8000 samples a second of sound; silence that is not sent is not there."""

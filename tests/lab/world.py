@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from .asterisk import LabError
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,21 @@ class WorldLog:
             for line in lines:
                 self._note(line.decode(errors="replace"))
             return sorted(self._calls.values(), key=lambda call: (call.invited_at, call.key))
+
+    def of(self, number: str | None) -> list[WorldCall]:
+        """Those to one number; None: every one."""
+        return [call for call in self.calls() if number is None or call.number == number[-12:]]
+
+    def wait_for(self, number: str, condition: Callable[[WorldCall], bool], timeout: float) -> WorldCall:
+        """The last call to a number, as soon as it exists and fulfils the condition."""
+        deadline = time.monotonic() + timeout
+        while True:
+            calls = self.of(number)
+            if calls and condition(calls[-1]):
+                return calls[-1]
+            if time.monotonic() > deadline:
+                raise LabError(f"the world waited in vain for {number}: {calls}")
+            time.sleep(0.02)
 
     def _note(self, line: str) -> None:
         fields = line.split("|")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from typing import Any
 import redis
 
 from tests.lab.world import WorldCall
+from tests.nursery import Forked
 from tests.simulated import AnyLab
 
 ALL_DAY = {"startTime": "00:00", "endTime": "24:00", "weekDays": [1, 2, 3, 4, 5, 6, 7]}
@@ -97,7 +98,7 @@ class Rig:
         self.name = name
         self.write_config(toml)
         self.redis_process: subprocess.Popen[bytes] | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
         self.redis = redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
         self._ids = itertools.count(1)
 
@@ -172,11 +173,14 @@ dial_string = "Local/${{num}}@from-internal-status"
     def start(self, *arguments: str, ready: bool = True) -> None:
         """The daemon; `ready`: wait until it says that Asterisk is connected."""
         begun = len(self.log()) if self.log_path.exists() else 0
-        command = [sys.executable, "-m", "dialer_engine", "run", "--config", str(self.config), *arguments]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        self.process = self._begin(["run", "--config", str(self.config), *arguments])
         if ready:
             self.until(lambda: self.logged("asterisk connected", since=begun), 20, "the daemon is connected")
+
+    def _begin(self, arguments: Sequence[str]) -> subprocess.Popen[bytes] | Forked:
+        command = [sys.executable, "-m", "dialer_engine", *arguments]
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
 
     def stop(self, timeout: float = 20.0) -> int:
         """SIGTERM and the exit code."""

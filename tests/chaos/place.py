@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,8 +21,9 @@ import redis
 from tests.chaos.callees import FLOW, RULES, Callee, Crowd
 from tests.chaos.proxy import Proxy
 from tests.lab.world import WorldCall
+from tests.nursery import Forked, Nursery
 from tests.rig import Rig
-from tests.simulated import AnyLab
+from tests.simulated import AnyLab, SimulatedLab
 
 ENOUGH_WAITING = 60
 """Contacts nobody has called yet: while there are so many, a daemon that may dial has somebody to call."""
@@ -57,6 +59,7 @@ class ChaosRig(Rig):
         self._proxy = proxy
         self._beside = beside
         self.lives: list[Life] = []
+        self._nursery = Nursery() if isinstance(lab, SimulatedLab) else None
         super().__init__(directory, lab, name=name, app="dialer" if beside is None else name)
         if beside is not None:
             self.redis.close()
@@ -72,6 +75,15 @@ class ChaosRig(Rig):
         if self._proxy is not None:
             text = text.replace(self.lab.ari_url, f"http://127.0.0.1:{self._proxy.port}")
         self.config.write_text(text)
+
+    def _begin(self, arguments: Sequence[str]) -> subprocess.Popen[bytes] | Forked:
+        return self._nursery.begin(arguments, self.log_path) if self._nursery else super()._begin(arguments)
+
+    def close(self) -> None:
+        """End what it started."""
+        self.__exit__(None, None, None)
+        if self._nursery is not None:
+            self._nursery.close()
 
     def begin(self, waiting: int = 0) -> Life:
         """Start it and wait for nothing."""
@@ -268,7 +280,7 @@ def place(
     try:
         yield Place(lab, rig, proxy, dice, Crowd(dice))
     finally:
-        rig.__exit__(None, None, None)
+        rig.close()
         proxy.close()
         lab.hang_up_everything()
 
@@ -281,6 +293,4 @@ def twin(of: ChaosRig) -> Iterator[ChaosRig]:
     try:
         yield other
     finally:
-        if other.process is not None and other.process.poll() is None:
-            other.process.kill()
-            other.process.wait()
+        other.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from uuid import uuid4
 
 from dialer_engine.simulator.callees import Callee, Population, scripted, telephone
 from dialer_engine.simulator.causes import REASONS
@@ -288,6 +287,8 @@ class Pbx:
             raise Refused(400, f"Uniqueid length exceeds maximum of {LONGEST_ID}")
         if any(self._exchange.is_taken(name) for name in (channel_id, other_id) if name):
             raise Taken
+        if other_id and channel_id.lower().startswith(other_id.lower()):
+            raise Taken  # the far half is made after the near one
         if technology == "LOCAL":
             return self._exchange.new_local(channel_id, other_id, number, where.partition("/")[0] or "default")
         if technology != "PJSIP" or not self._has_contact(where or number):
@@ -326,10 +327,11 @@ class Pbx:
     def play(self, channel_id: str, playback_id: str | None, asked: Mapping[str, Any]) -> Json:
         channel = self._in_app(channel_id)
         media = asked.get("media")
-        uris = media.split(",") if isinstance(media, str) else [str(uri) for uri in media or []]
+        listed = media.split(",") if isinstance(media, str) else media
+        uris = [str(uri) for uri in listed] if isinstance(listed, list) else []
         if not uris:
             raise Refused(500, "Failed to queue media for playback")
-        playback_id = playback_id or str(asked.get("playbackId") or uuid4())
+        playback_id = playback_id or str(asked.get("playbackId") or self._exchange.new_id())
         if playback_id in self._exchange.playbacks:
             raise Refused(409, "Playback ID already in use")
         playback = self._exchange.playbacks[playback_id] = Playback(playback_id, channel.id, uris)

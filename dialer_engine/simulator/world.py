@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+UNFIT = dict.fromkeys(map(ord, "|\n\r"), "?")
+"""What would break a line of the log; numbers and callers come from outside."""
+
 
 @dataclass(slots=True)
 class Seen:
@@ -39,7 +42,8 @@ class World:
 
     def invited(self, seen: Seen) -> None:
         self.calls.append(seen)
-        self._note(seen, "INVITE", seen.invited_at, f"{seen.dialled}|{seen.caller_id}")
+        said = (text.translate(UNFIT) for text in (seen.dialled, seen.caller_id))
+        self._note(seen, "INVITE", seen.invited_at, "|".join(said))
 
     def ringing(self, seen: Seen, at: float) -> None:
         seen.ringing_at = at

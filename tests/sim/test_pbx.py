@@ -10,6 +10,7 @@ from datetime import datetime
 import pytest
 
 from dialer_engine.simulator import Refused
+from dialer_engine.simulator.world import World
 from tests.lab import number
 from tests.sim.desk import BEGIN, Desk, brief
 
@@ -147,6 +148,13 @@ def test_a_broken_carrier_rejects_everybody_of_its_prefix() -> None:
     mended = desk.call("099" + number.answers(0.1, 0.7))
     desk.run(5)
     assert desk.end(mended) == (16, None)
+
+
+def test_what_comes_from_outside_breaks_no_line_of_the_log() -> None:
+    lines: list[str] = []
+    desk = Desk(world=World(write=lines.append))
+    desk.call("12|34", callerId="55|66\r\n77")
+    assert lines[0].split("|")[3:] == ["12?34", "55?66??77\n"]
 
 
 # What becomes of an answer
@@ -385,6 +393,8 @@ def test_an_id_may_not_be_the_beginning_of_a_live_one_in_whatever_case() -> None
         ({"endpoint": "PJSIP/1@carrier", "app": "dialer", "variables": {"ONE": 1}}, 400),
         ({"endpoint": "PJSIP/1@carrier", "app": "dialer", "variables": "ONE"}, 400),
         ({"endpoint": "PJSIP/1@carrier", "extension": "x", "priority": "first"}, 400),
+        ({"endpoint": "Local/12@from-internal", "app": "dialer", "otherChannelId": "X"}, 409),
+        ({"endpoint": "PJSIP/1@carrier", "app": "dialer", "originator": "nobody"}, 400),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(asked: dict[str, object], status: int) -> None:

@@ -234,7 +234,8 @@ class _Daemon:
         )
         jobs.add_job(_job("audit", self._engine.audit), "interval", seconds=AUDIT_SECONDS)
         jobs.add_job(self._engine.wake, "cron", second=0)  # active periods begin and end on minutes, mostly
-        jobs.add_job(_job("tidy", self._store.tidy), "interval", seconds=TIDY_SECONDS)
+        at_once = datetime.now(UTC)  # a do-not-call list may wait for its second half
+        jobs.add_job(_job("tidy", self._store.tidy), "interval", seconds=TIDY_SECONDS, next_run_time=at_once)
         soon = datetime.now(UTC) + timedelta(seconds=ARCHIVE_AFTER_SECONDS)
         jobs.add_job(
             _job("archive results", self._archive_results), "cron", hour=3, minute=17, next_run_time=soon

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import Path, Request, Response
+from fastapi import Path, Query, Request, Response
 
 from dialer_engine.api import pages, shapes
-from dialer_engine.api.document import answers, takes
+from dialer_engine.api.document import answers, takes, takes_lines
+from dialer_engine.api.problems import JSON
 from dialer_engine.api.requests import (
     AtStore,
     IfMatch,
@@ -22,11 +23,11 @@ from dialer_engine.api.requests import (
     seen,
 )
 from dialer_engine.api.rights import Manager, Reader
-from dialer_engine.api.uploads import JsonList, need_json
+from dialer_engine.api.uploads import JsonList, LineReader, form_of, need_json
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import ListId
 from dialer_engine.errors import Invalid, NotFound, Problem
-from dialer_engine.store.contract import Document, Name, Row, parse, parse_row
+from dialer_engine.store.contract import Document, Name, Row, contact_row, parse, parse_row
 from dialer_engine.store.imports import NumberedRow
 from dialer_engine.store.records import ListInfo, Written
 
@@ -34,6 +35,9 @@ routes = router("call lists")
 
 Id = Annotated[ListId, Path(ge=1, lt=10**15, description="The list's number.", examples=[1])]
 
+NO_NAME = "call-list"
+_CSV = "number,name\n123456789,Eva\n"
+_NDJSON = '{"number": "123456789", "attributes": {"name": "Eva"}}\n'
 NEW: dict[str, Any] = {
     "name": "call-list-name",
     "numbers": [{"number": "123456789", "attributes": []}],
@@ -82,19 +86,30 @@ SHAPES = (NewCallList, EditedCallList, MoreNumbers)
     summary="Create a call list",
     response_model=shapes.SavedList,
     responses=answers(CREATED),
-    openapi_extra=takes(NewCallList, NEW),
+    openapi_extra=takes_lines(NewCallList, NEW, _CSV, _NDJSON),
 )
 async def create_call_list(
-    request: Request, by: Manager, store: AtStore, numbers: Numbers, once: OnceOnly
+    *,
+    request: Request,
+    by: Manager,
+    store: AtStore,
+    numbers: Numbers,
+    once: OnceOnly,
+    name: Annotated[Name, Query(description="Of a list as CSV or NDJSON; one as JSON names itself.")] = NO_NAME,
 ) -> Response:
-    """All of it, or nothing when anything in it is wrong. Campaigns see it when its last number is in."""
-    need_json(request)
+    """Campaigns see it when its last number is in; an upload that breaks off leaves nothing.
+
+    JSON: all of it, or nothing when anything in it is wrong. CSV (a column `number`, the others are attributes;
+    comma, semicolon or tab) and NDJSON (a contact on each line) may be of any length; lines that cannot be used are
+    left out and told.
+    """
+    form = form_of(request)
 
     async def make(call_list: ListId) -> Response:
-        upload = _Upload(numbers, _Named)
+        upload = _Upload(numbers, _Named) if form == JSON else _Lines(form, numbers, name)
         written = await store.lists.create(upload.name, upload.rows(once.chunks()), reserved=call_list)
         await store.audit.write(by=by.name, action="create", subject=f"list {call_list}", now=now())
-        return _saved(written, "Call list successfully created")
+        return _saved(written, "Call list successfully created", upload=upload)
 
     return await once(store.lists.reserve, make, streams=True)
 
@@ -198,23 +213,23 @@ async def list_call_list_numbers(call_list: Id, _: Reader, store: AtStore, page:
     summary="Add numbers to a call list",
     response_model=shapes.SavedList,
     responses=answers({"id": 1, "message": "Numbers successfully added", "numbersCount": 1}),
-    openapi_extra=takes(MoreNumbers, {"numbers": NEW["numbers"]}),
+    openapi_extra=takes_lines(MoreNumbers, {"numbers": NEW["numbers"]}, _CSV, _NDJSON),
 )
 async def add_call_list_numbers(
     *, request: Request, call_list: Id, by: Manager, store: AtStore, numbers: Numbers, once: OnceOnly
 ) -> Response:
-    """To its end, all of them or none. Campaigns that run dial them too."""
-    need_json(request)
+    """To its end, all of them or none. Campaigns that run dial them too. JSON, CSV or NDJSON, as for a new list."""
+    form = form_of(request)
     await store.lists.info(call_list)
 
     async def reserve() -> int:
         return call_list
 
     async def make(_: int) -> Response:
-        upload = _Upload(numbers, _Nameless)
+        upload = _Upload(numbers, _Nameless) if form == JSON else _Lines(form, numbers, "")
         written = await store.lists.append_all(call_list, upload.rows(once.chunks()))
         await store.audit.write(by=by.name, action="append", subject=f"list {call_list}", now=now())
-        return _saved(written, "Numbers successfully added")
+        return _saved(written, "Numbers successfully added", upload=upload)
 
     return await once(reserve, make, streams=True)
 
@@ -279,10 +294,31 @@ class _Upload:
         return str(self._read.members["name"])
 
 
-def _saved(written: Written, message: str, tag: str | None = None) -> Response:
+class _Lines:
+    """The same for lines of CSV or NDJSON."""
+
+    def __init__(self, form: str, policy: NumberPolicy, name: str) -> None:
+        self.read = LineReader(form, lambda contact: contact_row(contact, policy))
+        self._name = name
+
+    async def rows(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[list[NumberedRow]]:
+        """In batches."""
+        async for batch in self.read.entries(chunks):
+            yield batch
+
+    def name(self) -> str:
+        """As the request has it."""
+        return self._name
+
+
+def _saved(
+    written: Written, message: str, tag: str | None = None, *, upload: _Upload | _Lines | None = None
+) -> Response:
     saved: dict[str, object] = {"id": written.id, "message": message, "numbersCount": written.written}
     if written.repeats:
         saved["repeats"] = written.repeats
+    if isinstance(upload, _Lines):
+        saved |= upload.read.told()
     return answered(saved, tag=tag)
 
 

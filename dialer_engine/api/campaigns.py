@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import Body, Path, Query, Response
+from fastapi import Body, Path, Query, Request, Response
 from pydantic import Field
 
 from dialer_engine.api import pages, shapes
-from dialer_engine.api.document import answers
+from dialer_engine.api.document import also, answers
+from dialer_engine.api.exports import exported, form_wanted
+from dialer_engine.api.problems import JSON
 from dialer_engine.api.requests import (
+    CSV,
+    NDJSON,
     AtStore,
     IfMatch,
     Moment,
@@ -36,6 +40,7 @@ from dialer_engine.errors import Invalid
 from dialer_engine.store import Store
 from dialer_engine.store.contract import CampaignDefinition, Document, Name, Row, contact_row
 from dialer_engine.store.records import AttemptRecord, CampaignView, ResultPage
+from dialer_engine.store.tables import RESULT_COLUMNS
 
 routes = router("campaigns")
 
@@ -427,12 +432,16 @@ async def list_campaign_calls(campaign: Id, _: Reader, store: AtStore, page: Pag
     "/dialer/campaigns/{campaign}/results",
     summary="What came of its calls",
     response_model=shapes.Results,
-    responses=answers({"items": [RESULT], "next": "1763974820000-0"}),
+    responses=also(
+        answers({"items": [RESULT], "next": "1763974820000-0"}),
+        {CSV: f"{','.join(RESULT_COLUMNS)}\n", NDJSON: f"{orjson.dumps(RESULT).decode()}\n"},
+    ),
 )
 async def list_campaign_results(
     *,
+    request: Request,
     campaign: Id,
-    _: Reader,
+    by: Reader,
     store: AtStore,
     numbers: Numbers,
     cursor: Annotated[
@@ -449,10 +458,16 @@ async def list_campaign_results(
         Moment | None,
         Query(description="Only calls that have ended then or later; ISO 8601 with an offset."),
     ] = None,
+    form: Annotated[
+        Literal["json", "csv", "ndjson"] | None,
+        Query(alias="format", description="Absent: what the Accept header asks for, else json."),
+    ] = None,
 ) -> Response:
     """Oldest first, one entry for each call. Ask again with `next` as the cursor until it is null.
 
-    A page looks at some thousand results: with a rare filter it may hold few, even none, and still have a `next`.
+    A page looks at some thousand results: with a rare filter it may hold few, even none, and still have a `next`. CSV
+    and NDJSON have no pages: they hold everything behind the cursor. Archived results (after `[results] keep_days`)
+    are not among them: `dialer-engine export` reads those, too.
     """
     await store.campaigns.read(campaign)
     wanted = _wanted(number, status, run, numbers)
@@ -461,7 +476,11 @@ async def list_campaign_results(
     async def read(after: str | None, count: int) -> ResultPage:
         return await store.results.read(campaign, after=after, since=begin, count=count, wanted=wanted)
 
-    return await pages.cursored(read, cursor, page_size)
+    wanted_form = form_wanted(request, form)
+    if wanted_form == JSON:
+        return await pages.cursored(read, cursor, page_size)
+    await store.audit.write(by=by.name, action="export", subject=f"campaign {campaign}", now=now())
+    return exported(wanted_form, read, cursor, f"results-{campaign}")
 
 
 # --- how it is told ---

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import Body, Query, Response
+from fastapi import Query, Request, Response
 from pydantic import Field, StringConstraints
 
 from dialer_engine.api import pages, shapes
-from dialer_engine.api.document import answers
-from dialer_engine.api.requests import AtStore, Moment, Numbers, OnceOnly, Paging, answered, iso, now, router
+from dialer_engine.api.document import answers, takes_lines
+from dialer_engine.api.problems import JSON
+from dialer_engine.api.requests import (
+    AtStore,
+    Moment,
+    Numbers,
+    Once,
+    OnceOnly,
+    Paging,
+    answered,
+    iso,
+    json_body,
+    now,
+    router,
+)
 from dialer_engine.api.rights import Manager, Reader
+from dialer_engine.api.uploads import LineReader, form_of
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import CampaignId
 from dialer_engine.errors import Invalid, NotFound, Problem
 from dialer_engine.store import Store, records
-from dialer_engine.store.contract import Document
+from dialer_engine.store.contract import Document, parse
 
 routes = router("do-not-call")
+
+COLUMNS = ("reason", "until")
 
 Number = Annotated[str, Query(max_length=64, description="As it is given; separators do not matter.")]
 OfCampaign = Annotated[
@@ -34,7 +51,7 @@ ENTRY = {
 }
 
 
-class Entry(Document):
+class _Line(Document):
     """A number that is not to be called."""
 
     number: Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -42,8 +59,16 @@ class Entry(Document):
     """Kept with the entry, and the extStatus of what it forbids."""
     until: Moment | None = None
     """ISO 8601 with an offset; absent: for ever."""
+
+
+class Entry(_Line):
+    """A number that is not to be called."""
+
     campaign: Annotated[int, Field(ge=1, lt=10**15)] | None = None
     """For this campaign alone; absent: for all."""
+
+
+SHAPES = (Entry,)
 
 
 @routes.get(
@@ -78,17 +103,41 @@ async def list_do_not_call(
 @routes.post(
     "/dialer/do-not-call",
     summary="Never call a number again",
-    response_model=shapes.DoNotCallAdded,
+    response_model=shapes.DoNotCallAdded | shapes.DoNotCallImported,
     responses=answers({"number": "123456789", "message": "Number successfully added"}),
+    openapi_extra=takes_lines(
+        Entry,
+        _NEW,
+        "number,reason,until\n123456789,asked us not to,2030-12-31T00:00:00+01:00\n",
+        '{"number": "123456789", "reason": "asked us not to"}\n',
+    ),
 )
 async def add_do_not_call(
-    entry: Annotated[Entry, Body(openapi_examples={"until": {"value": _NEW}})],
+    *,
+    request: Request,
     by: Manager,
     store: AtStore,
     numbers: Numbers,
     once: OnceOnly,
+    campaign: OfCampaign = None,
 ) -> Response:
-    """From now on; those ringing are not cut off. An entry that is there already is replaced."""
+    """From now on; those ringing are not cut off. An entry that is there already is replaced.
+
+    JSON: one number. CSV (columns `number`, `reason`, `until`) and NDJSON may be of any length: all of it, or nothing
+    when the upload breaks off; lines that cannot be used are left out and told.
+    """
+    form = form_of(request)
+    if form != JSON:
+        await _require(store, campaign)
+        return await _import(
+            LineReader(form, _entry(numbers, by.name), COLUMNS), store, by.name, once, campaign
+        )
+    if campaign is not None:
+        raise Invalid([Problem("query.campaign", "a number as JSON names its campaign itself")])
+    return await _add(await json_body(request, Entry), store, numbers, by.name, once)
+
+
+async def _add(entry: Entry, store: Store, numbers: NumberPolicy, by: str, once: Once) -> Response:
     campaign = None if entry.campaign is None else CampaignId(entry.campaign)
     identity = _identity(entry.number, numbers, "number")
     if campaign is not None and not await _exists(store, campaign):
@@ -99,12 +148,41 @@ async def add_do_not_call(
 
     async def make(number: str) -> Response:
         until = None if entry.until is None else entry.until.timestamp()
-        added = records.DoNotCall(number, reason=entry.reason, until=until, by=by.name, at=now())
+        added = records.DoNotCall(number, reason=entry.reason, until=until, by=by, at=now())
         await store.do_not_call.add(added, campaign=campaign)
-        await store.audit.write(by=by.name, action="forbid", subject=_subject(campaign), now=now())
+        await store.audit.write(by=by, action="forbid", subject=_subject(campaign), now=now())
         return answered(shapes.DoNotCallAdded(number=number, message="Number successfully added"))
 
     return await once(reserve, make)
+
+
+async def _import(
+    lines: LineReader[records.DoNotCall], store: Store, by: str, once: Once, campaign: CampaignId | None
+) -> Response:
+    async def reserve() -> None:
+        return None
+
+    async def make(_: None) -> Response:
+        new, known = await store.do_not_call.add_all(lines.entries(once.chunks()), campaign=campaign)
+        await store.audit.write(
+            by=by, action="forbid", subject=_subject(campaign), detail=f"{new + known} numbers", now=now()
+        )
+        told: dict[str, object] = {"message": "Numbers successfully added", "numbersCount": new}
+        return answered({**told, **({"repeats": known} if known else {}), **lines.told()})
+
+    return await once(reserve, make, streams=True)
+
+
+def _entry(policy: NumberPolicy, by: str) -> Callable[[object], records.DoNotCall]:
+    """Of a line."""
+
+    def entry(document: object) -> records.DoNotCall:
+        line = parse(_Line, document)
+        until = None if line.until is None else line.until.timestamp()
+        identity = _identity(line.number, policy, "number")
+        return records.DoNotCall(identity, reason=line.reason, until=until, by=by, at=now())
+
+    return entry
 
 
 @routes.delete(

@@ -23,7 +23,7 @@ from pydantic.alias_generators import to_camel
 
 from dialer_engine.api import problems
 from dialer_engine.api.problems import JSON
-from dialer_engine.api.requests import router
+from dialer_engine.api.requests import CSV, NDJSON, router
 
 ASSETS = "docs-assets"
 
@@ -74,14 +74,29 @@ def answers(example: object, *, conflict: str | None = None, **headers: str) -> 
     return {200: success} if conflict is None else {200: success, 409: {"description": conflict}}
 
 
-def streams(media_type: str, example: str) -> dict[int | str, dict[str, Any]]:
-    """For `responses=` of a route whose success is text of this type."""
-    return {200: {"content": {media_type: {"schema": {"type": "string"}, "example": example}}}}
+def texts(examples: Mapping[str, str]) -> dict[int | str, dict[str, Any]]:
+    """For `responses=` of a route whose success is text: an example for each media type."""
+    content = {form: {"schema": {"type": "string"}, "example": one} for form, one in examples.items()}
+    return {200: {"content": content}}
+
+
+def also(json: dict[int | str, dict[str, Any]], examples: Mapping[str, str]) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that gives text when it is asked to."""
+    content = json[200]["content"] | texts(examples)[200]["content"]
+    return {**json, 200: {**json[200], "content": content}}
 
 
 def takes(shape: type[BaseModel], example: object) -> dict[str, Any]:
     """For `openapi_extra=` of a route that reads its body itself."""
     return {"requestBody": {"required": True, "content": {JSON: content(shape, example)}}}
+
+
+def takes_lines(shape: type[BaseModel], example: object, csv: str, ndjson: str) -> dict[str, Any]:
+    """The same, for one that takes CSV and NDJSON, too."""
+    whole = takes(shape, example)
+    for form, text in ((CSV, csv), (NDJSON, ndjson)):
+        whole["requestBody"]["content"][form] = {"schema": {"type": "string"}, "example": text}
+    return whole
 
 
 def content(shape: type[BaseModel], example: object) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fastapi import Header, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Send
 
-from dialer_engine.api.document import streams
+from dialer_engine.api.document import texts
 from dialer_engine.api.requests import AtStore, iso, router
 from dialer_engine.api.rights import Reader, permit
 from dialer_engine.errors import Unavailable
@@ -65,7 +65,7 @@ class _Following(StreamingResponse):
     "/dialer/events",
     summary="What happens, as it happens",
     response_class=_Following,
-    responses=streams(MEDIA_TYPE, _EXAMPLE),
+    responses=texts({MEDIA_TYPE: _EXAMPLE}),
 )
 async def follow_events(
     *,

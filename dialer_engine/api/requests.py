@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator
 
@@ -25,13 +26,16 @@ from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Stale
 from dialer_engine.store import Store
 from dialer_engine.store.answers import Asked
+from dialer_engine.store.contract import Document, parse
 
 LONGEST_BODY = 256 * 1024
 """Bytes; decoding more would hold the loop. Who takes longer ones reads them by `Once.chunks`."""
+CSV, NDJSON = "text/csv", "application/x-ndjson"
 LONGEST_PAGE = 5000
 LARGEST_PAGE = 10**9
 
-_Id = TypeVar("_Id", bound=int | str)
+_Id = TypeVar("_Id", bound=int | str | None)
+_Shape = TypeVar("_Shape", bound=Document)
 
 
 class _JsonRequest(Request):
@@ -84,6 +88,14 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
     yield from (parameter.alias for parameter in dependant.query_params)
     for one in dependant.dependencies:
         yield from _query_names(one)
+
+
+async def json_body(request: Request, shape: type[_Shape]) -> _Shape:
+    """The body of a route that takes others than JSON, too. Raises Invalid, and RequestValidationError for no JSON."""
+    document = await request.json()
+    if isinstance(document, bytes):
+        raise RequestValidationError([], body=document)
+    return parse(shape, document)
 
 
 # --- what the routes stand on ---

@@ -65,7 +65,7 @@ def application(
         app.include_router(room.routes)
     app.include_router(token.routes(tokens or ApiSettings()))
     app.include_router(health.router(probes))
-    document.install(app, *call_lists.SHAPES)
+    document.install(app, *call_lists.SHAPES, *do_not_call.SHAPES)
     for _ in iter_route_contexts(app.routes):  # FastAPI would make them at the first request
         pass
     return app

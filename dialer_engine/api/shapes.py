@@ -275,7 +275,16 @@ class CalledNumber(PageOf[NumberResult]):
 # --- call lists ---
 
 
-class SavedList(Shape):
+class Rejecting(Shape):
+    """What became of lines of CSV or NDJSON that cannot be used."""
+
+    rejected: int = 0
+    """How many were left out; absent when none was."""
+    errors: list[FieldProblem] = []
+    """The first hundred of them, each with its line as the path; absent when there are none."""
+
+
+class SavedList(Rejecting):
     """The list is stored."""
 
     id: int
@@ -354,6 +363,16 @@ class SavedIvr(Shape):
 class DoNotCallAdded(Shape):
     number: str
     message: str
+
+
+class DoNotCallImported(Rejecting):
+    """The numbers are on the list."""
+
+    message: str
+    numbers_count: int
+    """Numbers that were not on it before."""
+    repeats: int = 0
+    """Those that were, or came twice: their entries are replaced; left out when there are none."""
 
 
 class Stop(Shape):

@@ -1,6 +1,7 @@
-"""Call lists on their way in: read while they come, checked in a worker thread, never in memory as a whole.
+"""Long bodies on their way in: read while they come, checked in a worker thread, never in memory as a whole.
 
-A list as JSON is all or nothing: every mistake in it is told and nothing is written.
+A list as JSON is all or nothing: every mistake in it is told and nothing is written. Lines of CSV and NDJSON that
+cannot be used are left out and told with their numbers.
 """
 
 from __future__ import annotations
@@ -9,25 +10,30 @@ import asyncio
 import codecs
 import json
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Generator
-from typing import NoReturn, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Generator, Iterator
+from typing import Generic, NoReturn, TypeVar
 
 from fastapi import HTTPException, Request
 
 from dialer_engine.api.problems import JSON, media_type
+from dialer_engine.api.requests import CSV, NDJSON
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.errors import Invalid, Problem
-from dialer_engine.store.contract import TOLD_PROBLEMS, contact_row
+from dialer_engine.store.contract import TOLD_PROBLEMS, contact_row, from_json
 from dialer_engine.store.imports import NumberedRow
+from dialer_engine.store.tables import Csv, Lines
 
 LONGEST_BODY = 64 * 1024 * 1024
 """Bytes of a list as JSON; CSV and NDJSON may be of any length."""
 LONGEST_VALUE = 65_536
 """Characters of one contact, however it is spaced; the JSON parser holds everybody up while it reads one."""
 FED_BYTES = 32_768
+FED_LINES_BYTES = 8192
+"""Some hundred lines: while a thread works at them the loop has to wait for the interpreter now and then."""
 ROWS_AT_ONCE = 500
 
 _Result = TypeVar("_Result")
+_Entry = TypeVar("_Entry")
 Steps = Generator[None, None, _Result]
 """Gives way (yields) when the text read so far ends too early."""
 
@@ -189,6 +195,83 @@ class JsonList:
     def _skip_blanks(self) -> None:
         blanks = _BLANKS.match(self._text, self._at)
         self._at = blanks.end() if blanks else self._at
+
+
+class LineReader(Generic[_Entry]):
+    """CSV or NDJSON of any length. `take` makes of {"number", ...} what is to be stored, or raises Invalid.
+
+    columns: a CSV's columns beside the number are told as {"number", "attributes": {...}}, or, when named here,
+    by these names alone, blank ones left out.
+    """
+
+    def __init__(
+        self, form: str, take: Callable[[object], _Entry], columns: Collection[str] | None = None
+    ) -> None:
+        self.rejected = 0
+        self.problems: list[Problem] = []
+        """The first of them, each at its line."""
+        self._table: Csv | Lines = Csv() if form == CSV else Lines()
+        self._take = take
+        self._columns = columns
+        self._decode = codecs.getincrementaldecoder(
+            "utf-8-sig"
+        )().decode  # spreadsheets write a byte order mark
+
+    async def entries(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[list[_Entry]]:
+        """In batches. Raises Invalid for what is no table at all, and HTTPException 400 for what is no text."""
+        async for chunk in chunks:
+            for start in range(0, len(chunk), FED_LINES_BYTES):
+                batch = await asyncio.to_thread(self.feed, chunk[start : start + FED_LINES_BYTES])
+                if batch:
+                    yield batch
+        if batch := await asyncio.to_thread(self.feed, b"", last=True):
+            yield batch
+
+    def feed(self, chunk: bytes, *, last: bool = False) -> list[_Entry]:
+        """What the lines that end in this piece hold."""
+        try:
+            text = self._decode(chunk, last)
+        except UnicodeDecodeError as exc:
+            raise HTTPException(400, f"the body is not UTF-8 text: {exc.reason}") from exc
+        found = []
+        for line, document in self._documents(text, last=last):
+            try:
+                found.append(self._take(from_json(document) if isinstance(document, str) else document))
+            except Invalid as exc:
+                self._reject(line, exc)
+        return found
+
+    def told(self) -> dict[str, object]:
+        """What was left out, as shapes.Rejecting describes it."""
+        if not self.rejected:
+            return {}
+        errors = [{"path": one.place, "detail": one.reason} for one in self.problems]
+        return {"rejected": self.rejected, "errors": errors}
+
+    def _documents(self, text: str, *, last: bool) -> Iterator[tuple[int, object]]:
+        """With their lines; those of NDJSON are not read yet."""
+        if isinstance(self._table, Lines):
+            yield from ((self._table.line, line) for line in self._table.feed(text, last=last) if line.strip())
+            return
+        for line, number, others in self._table.feed(text, last=last):
+            if self._columns is None:
+                yield line, {"number": number, "attributes": others}
+            else:
+                named = {name: others[name] for name in self._columns if others.get(name)}
+                yield line, {"number": number, **named}
+
+    def _reject(self, line: int, exc: Invalid) -> None:
+        self.rejected += 1
+        if len(self.problems) < TOLD_PROBLEMS:
+            self.problems.append(Problem(f"line {line}", str(exc)))
+
+
+def form_of(request: Request) -> str:
+    """How the body is written. Raises HTTPException 415 for what is none of them."""
+    form = media_type(request)
+    if form not in (JSON, CSV, NDJSON):
+        raise HTTPException(415, f"the body must be {JSON}, {CSV} or {NDJSON}")
+    return form
 
 
 def _refuse_constant(name: str) -> NoReturn:

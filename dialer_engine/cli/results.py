@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated
@@ -15,12 +14,7 @@ from dialer_engine.archive import Archive, Missing
 from dialer_engine.cli.rows import Format
 from dialer_engine.cli.session import ConfigFile, Visit, epoch, tell, visit
 from dialer_engine.core.model import CampaignId, Status
-
-COLUMNS = (
-    "number", "status", "extStatus", "attempt", "run", "callList", "attributes", "values", "path", "cause",
-    "sipCode", "agent", "recording", "originatedAt", "ringingAt", "answeredAt", "leftIvrAt", "connectedAt",
-    "endedAt", "redialAt",
-)  # fmt: skip
+from dialer_engine.store.tables import RESULT_COLUMNS, cells
 
 
 def export(
@@ -60,18 +54,5 @@ def _ndjson(item: Mapping[str, object]) -> None:
 
 def _csv() -> Callable[[Mapping[str, object]], None]:
     table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(COLUMNS)
-    return lambda item: table.writerow([_cell(item.get(column)) for column in COLUMNS])
-
-
-def _cell(value: object) -> object:
-    """Structured values as JSON; a text that a spreadsheet would run as a formula gets an apostrophe."""
-    match value:
-        case dict() | list():
-            return json.dumps(value, ensure_ascii=False) if value else ""
-        case str() if value[:1] in ("=", "@", "\t", "\r") or (
-            value[:1] in ("+", "-") and not value[1:].isdigit()
-        ):
-            return "'" + value
-        case _:
-            return value
+    table.writerow(RESULT_COLUMNS)
+    return lambda item: table.writerow(cells(item))

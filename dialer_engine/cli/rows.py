@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,17 +20,15 @@ from rich.console import Console
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.errors import Invalid, Problem
 from dialer_engine.store.contract import contact_row
+from dialer_engine.store.tables import Csv, Line
 
 BATCH = 1000
+READ_AT_ONCE = 65_536  # characters
 _TOLD = 10
-_NUMBER_COLUMNS = ("number", "phone", "phone_number", "telephone", "msisdn")
 
 _T = TypeVar("_T")
 
 Format = Annotated[Literal["csv", "ndjson"], typer.Option("--format", help="How it is written.")]
-
-Line = tuple[int, str, Mapping[str, str]]
-"""Line of the file, number, attributes."""
 
 
 @dataclass(slots=True)
@@ -56,35 +53,15 @@ class Refused:
 
 
 def read_csv(file: IO[str], source: str) -> Iterator[Line]:
-    """Lines of a CSV with comma, semicolon or tab. Raises Invalid.
-
-    With a header, the column called `number` (or phone, telephone, msisdn) is the number and the others are
-    attributes. A file that begins with a number has no header: its first column counts and the rest is left.
-    """
-    first = file.readline()
-    delimiter = max(",;\t", key=first.count)
-    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-    place = next((i for i, name in enumerate(names) if name.lower() in _NUMBER_COLUMNS), None)
-    rows = _numbered(file, delimiter)
-    if place is not None:
-        for line, row in rows:
-            if row:
-                pairs = dict(zip(names, row, strict=False))
-                yield line, pairs.pop(names[place], ""), pairs
-    elif names and any(character.isdigit() for character in names[0]):
-        yield 1, names[0], {}
-        yield from ((line, row[0], {}) for line, row in rows if row)
-    elif names:
-        raise Invalid([Problem(f"{source}:1", f"names no column `number`, only {', '.join(names)}")])
-
-
-def _numbered(file: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row behind the first line with the line on which it begins; a quoted text may go over several."""
-    rows = csv.reader(file, delimiter=delimiter)
-    begins = 2
-    for row in rows:
-        yield begins, row
-        begins = rows.line_num + 2
+    """Rows of a CSV as store.tables reads one. Raises Invalid."""
+    table = Csv()
+    try:
+        while text := file.read(READ_AT_ONCE):
+            yield from table.feed(text)
+        yield from table.feed("", last=True)
+    except Invalid as exc:
+        places = [Problem(f"{source}:{one.place.removeprefix('line ')}", one.reason) for one in exc.problems]
+        raise Invalid(places) from exc
 
 
 async def batches(
@@ -158,5 +135,3 @@ def opened(source: Path) -> Iterator[IO[str]]:
         raise Invalid([Problem(str(source), exc.strerror or "cannot be read")]) from exc
     except UnicodeDecodeError as exc:
         raise Invalid([Problem(str(source), "is not UTF-8 text")]) from exc
-    except csv.Error as exc:
-        raise Invalid([Problem(str(source), f"is not CSV: {exc}")]) from exc

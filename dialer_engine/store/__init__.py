@@ -78,6 +78,7 @@ class Store:
     async def tidy(self) -> None:
         """Free what ended runs and dead imports have left, in slices. Housekeeping."""
         await self.lists.imports.clean_up()
+        await self.do_not_call.tidy()
         while await self._link.run("sweep", FREED_AT_ONCE):
             pass
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
+from contextlib import suppress
+from secrets import token_hex
 
 import orjson
 
 from dialer_engine.core.model import CampaignId
+from dialer_engine.errors import Conflict, Unavailable
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import DoNotCall
 
 ADDED_AT_ONCE = 1000
+MOVED_AT_ONCE = 250  # a millisecond or so of Redis
 
 
 class DoNotCallLists:
@@ -24,6 +28,53 @@ class DoNotCallLists:
             part = entries[start : start + ADDED_AT_ONCE]
             fields = [text for one in part for text in (one.number, _text(one))]
             await self._link.do("HSET", self._key(campaign), *fields)
+
+    async def add_all(
+        self, batches: AsyncIterable[Sequence[DoNotCall]], *, campaign: CampaignId | None = None
+    ) -> tuple[int, int]:
+        """Any number of them: all, or none when `batches` fails or the process dies. Returns (new, there before).
+
+        Raises Conflict when it was given up because nothing has come for ten minutes.
+        """
+        await self.tidy()
+        token, first = token_hex(8), "first"
+        try:
+            async for batch in batches:
+                for start in range(0, len(batch), MOVED_AT_ONCE):
+                    fields = [
+                        text
+                        for one in batch[start : start + MOVED_AT_ONCE]
+                        for text in (one.number, _text(one))
+                    ]
+                    await self._forbid("stage", token, first, *fields)
+                    first = ""
+            if first:
+                return 0, 0
+            await self._forbid("commit", token, _scope(campaign))
+        except BaseException:
+            with suppress(Unavailable):  # then `tidy` does it
+                await self._forbid("drop", token, 1)
+            raise
+        return await self._move(token)
+
+    async def tidy(self) -> None:
+        """End what dead processes have left: what was committed counts, the rest is dropped. Housekeeping."""
+        for token, scope in (await self._link.do("HGETALL", self._link.key("forbidding"))).items():
+            if scope:
+                await self._move(token)
+            else:
+                await self._forbid("drop", token, 0)
+
+    async def _move(self, token: str) -> tuple[int, int]:
+        left, new, known = await self._link.run("forbid", "move", token, MOVED_AT_ONCE)
+        while left:
+            left, more, more_known = await self._link.run("forbid", "move", token, MOVED_AT_ONCE)
+            new, known = new + more, known + more_known
+        return new, known
+
+    async def _forbid(self, verb: str, token: str, *arguments: str | int) -> None:
+        if await self._link.run("forbid", verb, token, *arguments) < 0:
+            raise Conflict("this import was given up, because nothing came for ten minutes: import again")
 
     async def remove(self, number: str, *, campaign: CampaignId | None = None) -> bool:
         return bool(await self._link.do("HDEL", self._key(campaign), number))
@@ -60,7 +111,11 @@ class DoNotCallLists:
         return total, list(entries.values())[offset : offset + count]
 
     def _key(self, campaign: CampaignId | None) -> str:
-        return self._link.key("dnc:all" if campaign is None else f"dnc:campaign:{campaign}")
+        return self._link.key(f"dnc:{_scope(campaign)}")
+
+
+def _scope(campaign: CampaignId | None) -> str:
+    return "all" if campaign is None else f"campaign:{campaign}"
 
 
 def _text(entry: DoNotCall) -> str:

@@ -68,9 +68,11 @@ class Client:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         return await self._send(method, path, data, {**sent, **(headers or {})}, token)
 
-    async def stream(self, method: str, path: str, chunks: AsyncIterator[bytes]) -> Answer:
-        """A JSON body, sent as it is made."""
-        return await self._send(method, path, chunks, {"Content-Type": "application/json"}, None)
+    async def stream(
+        self, method: str, path: str, chunks: AsyncIterator[bytes], form: str = "application/json"
+    ) -> Answer:
+        """A body, sent as it is made."""
+        return await self._send(method, path, chunks, {"Content-Type": form}, None)
 
     @asynccontextmanager
     async def reading(

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 LONG = {"name": "long", "numbers": [{"number": str(number)} for number in range(600_000_000, 600_020_000)]}
 ROUNDS = 4
+FORBID, FORBIDDEN = "/dialer/do-not-call", 20_000
 
 
 def test_it_needs_no_pbx_says_how_it_is_and_stops_at_once(tmp_path: Path) -> None:
@@ -107,15 +108,17 @@ def test_killed_at_any_moment_it_leaves_the_old_state_or_the_new_one(tmp_path: P
             put = asked(api, "PUT", path, definition | {"name": f"edit {n}"})
             control = asked(api, "PUT", f"{path}/control", {"command": command})
             upload = asked(api, "POST", "/dialer/call-lists", LONG)
+            forbid = asked(api, "POST", FORBID, forbidden(n), Content_Type="text/csv")
             post = asked(api, "POST", "/dialer/campaigns", created, Idempotency_Key=key)
             time.sleep(random.uniform(0, 0.25))
             rig.kill()
-            answers = [one() for one in (put, control, upload, post)]
+            answers = [one() for one in (put, control, upload, post, forbid)]
             api = serve(rig, "--api-only", bearer=api.token)
             edited(api, path, before, f"edit {n}", answers[0])
             commanded(api, path, before["state"], command, answers[1])
             uploaded(api, lists, answers[2])
             made_once(api, campaigns, created, key, answers[3])
+            all_or_none(api, n, answers[4])
 
 
 def edited(api: Api, path: str, before: Any, name: str, answer: Answer | None) -> None:
@@ -135,6 +138,23 @@ def commanded(api: Api, path: str, before: str, command: str, answer: Answer | N
     if answer is not None:
         assert (answer.status, after["state"]) == (200, done)
     assert after["run"] == int(after["state"] != "NEW")
+
+
+def forbidden(n: int) -> bytes:
+    """A table of numbers that no other round has."""
+    return "".join(f"{700_000_000 + n * FORBIDDEN + one}\n" for one in range(FORBIDDEN)).encode()
+
+
+def all_or_none(api: Api, n: int, answer: Answer | None) -> None:
+    """Whoever imports next ends what a dead process has left: forward when it was all there, else back."""
+    before = api.done("GET", "/dialer/do-not-call")["total"]
+    api.done("POST", FORBID, b"799999999\n", Content_Type="text/csv")
+    now_is = api.done("GET", "/dialer/do-not-call")["total"] - 1
+    assert now_is >= before - 1
+    assert now_is % FORBIDDEN == 0
+    if answer is not None:
+        assert api.ask("DELETE", f"{FORBID}?number={700_000_000 + n * FORBIDDEN}").status == 200
+        api.done("POST", FORBID, {"number": str(700_000_000 + n * FORBIDDEN)})
 
 
 def uploaded(api: Api, lists: int, answer: Answer | None) -> None:

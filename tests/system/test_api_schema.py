@@ -34,7 +34,14 @@ CHECKS = (
 no time zone, or no flow that ends, and is refused with its reason."""
 EXAMPLES = os.environ.get("DIALER_SCHEMA_EXAMPLES", "5")
 
+HOOKS = """
+import schemathesis
+
+schemathesis.serializer.alias("application/x-ndjson", "text/plain")
+"""
 CONFIG = """
+hooks = "hooks.py"
+
 [[operations]]
 # It has no end; tests/ports/test_api_events.py asks it.
 include-path = "/dialer/events"
@@ -65,6 +72,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 def test_schemathesis_finds_nothing(api: Api, tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
+    (tmp_path / "hooks.py").write_text(HOOKS)
     command = [
         sys.executable,
         "-m",

@@ -1,0 +1,118 @@
+"""Tables that people have, read in pieces as they come, and results written as one.
+
+Nothing here waits or touches Redis. A line is told by its number in the file, from 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+
+from dialer_engine.errors import Invalid, Problem
+
+NUMBER_COLUMNS = ("number", "phone", "phone_number", "telephone", "msisdn")
+LONGEST_RECORD = 65_536
+"""Characters, over all its lines."""
+RESULT_COLUMNS = (
+    "number", "status", "extStatus", "attempt", "run", "callList", "attributes", "values", "path", "cause",
+    "sipCode", "agent", "recording", "originatedAt", "ringingAt", "answeredAt", "leftIvrAt", "connectedAt",
+    "endedAt", "redialAt",
+)  # fmt: skip
+
+Line = tuple[int, str, Mapping[str, str]]
+"""On which line it begins, number, the other columns by name."""
+
+
+class Lines:
+    """Whole lines out of pieces of a text."""
+
+    def __init__(self) -> None:
+        self.line = 0
+        self._rest = ""
+
+    def feed(self, text: str, *, last: bool = False) -> Iterator[str]:
+        """Those that are whole now; `line` is the number of the one given last. Raises Invalid for one too long."""
+        lines = (self._rest + text).split("\n")
+        self._rest = lines.pop()
+        if last and self._rest:
+            lines.append(self._rest)
+            self._rest = ""
+        for line in lines:
+            self.line += 1
+            yield line
+        if len(self._rest) > LONGEST_RECORD:
+            raise Invalid([Problem(f"line {self.line + 1}", f"has more than {LONGEST_RECORD} characters")])
+
+
+class Csv:
+    """A table with comma, semicolon or tab.
+
+    With a header, the column called `number` (or phone, telephone, msisdn) is the number and the others are told by
+    their names. A table that begins with a number has no header: its first column counts and the rest is left.
+    """
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self._record = ""  # lines of one whose quotes are still open
+        self._begins = 1
+        self._delimiter = ","
+        self._names: list[str] | None = None
+        self._place = 0  # of the number; the names count only with a header
+
+    def feed(self, text: str, *, last: bool = False) -> Iterator[Line]:
+        """The rows that end in this piece. Raises Invalid for what is no table."""
+        for line in self._lines.feed(text, last=last):
+            self._record = f"{self._record}\n{line}" if self._record else line
+            if self._record.count('"') % 2:
+                if len(self._record) > LONGEST_RECORD:
+                    break
+                continue
+            yield from self._row(self._record)
+            self._record, self._begins = "", self._lines.line + 1
+        if self._record and (last or len(self._record) > LONGEST_RECORD):
+            raise Invalid([Problem(f"line {self._begins}", "a quoted text begins here and does not end")])
+
+    def _row(self, record: str) -> Iterator[Line]:
+        if self._names is None:
+            self._delimiter = max(",;\t", key=record.count)
+        try:
+            row = next(csv.reader((record,), delimiter=self._delimiter), [])
+        except csv.Error as exc:
+            raise Invalid([Problem(f"line {self._begins}", f"is no CSV: {exc}")]) from exc
+        if self._names is None:
+            yield from self._header([name.strip() for name in row])
+        elif row and self._names:
+            pairs = dict(zip(self._names, row, strict=False))
+            yield self._begins, pairs.pop(self._names[self._place], ""), pairs
+        elif row:
+            yield self._begins, row[0], {}
+
+    def _header(self, names: list[str]) -> Iterator[Line]:
+        place = next((i for i, name in enumerate(names) if name.lower() in NUMBER_COLUMNS), None)
+        if place is not None:
+            self._names, self._place = names, place
+        elif names and any(character.isdigit() for character in names[0]):
+            self._names = []
+            yield self._begins, names[0], {}
+        elif names:
+            told = ", ".join(names)[:200]
+            raise Invalid([Problem(f"line {self._begins}", f"names no column `number`, only {told}")])
+
+
+def cells(item: Mapping[str, object]) -> list[object]:
+    """A result as a row under RESULT_COLUMNS."""
+    return [_cell(item.get(column)) for column in RESULT_COLUMNS]
+
+
+def _cell(value: object) -> object:
+    """Structured values as JSON; a text that a spreadsheet would run as a formula gets an apostrophe."""
+    match value:
+        case dict() | list():
+            return json.dumps(value, ensure_ascii=False) if value else ""
+        case str() if value[:1] in ("=", "@", "\t", "\r") or (
+            value[:1] in ("+", "-") and not value[1:].isdigit()
+        ):
+            return "'" + value
+        case _:
+            return value

@@ -407,7 +407,7 @@ def test_a_daemon_lets_in_whom_the_commands_have_added(place: Place, monkeypatch
         assert status == 200
         access_token = json.loads(text)["access_token"]
         for bearer in (access_token, api_token):
-            assert ask("/ivr", bearer) == (200, "[]")
+            assert ask("/ivr", bearer)[0] == 200
         assert ask("/ivr")[0] == 401
         place.run("user", "remove", "anna")
         place.run("token", "revoke", "crm")

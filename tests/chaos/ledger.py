@@ -16,7 +16,7 @@ from tests.chaos.callees import NO_INPUT, PBX_LOST, UNKNOWN, Callee, Outcome
 from tests.chaos.place import Gap, Life, Place
 from tests.lab.world import WorldCall
 from tests.rig import result_of
-from tests.simulated import Spoilt
+from tests.simulated import SimulatedLab, Spoilt
 
 AT_ONCE_SECONDS = 0.2
 """Who picks up so shortly before the end met the cancel of our ring's time-out on the wire."""
@@ -27,7 +27,8 @@ BACK_SECONDS = 0.5
 DIALS_SECONDS = 1.5
 """A daemon that is connected, and has somebody to call, calls within this time."""
 START_SECONDS = 1.0
-"""What a daemon needs to start on an idle machine. Where it needs longer, the three above are longer, too."""
+FORK_SECONDS = 0.2
+"""What a daemon needs to start on an idle machine, and one that is forked (tests/nursery.py). Where it needs longer, the three above are longer, too."""
 PATIENCE_SECONDS = 6.0
 """How long an answered call waits in the dialplan; it asks every quarter of a second."""
 TAKES_SECONDS = 0.6
@@ -91,7 +92,8 @@ class Ledger:
         self.answers = ANSWER_SECONDS / place.lab.speed
         self.gaps = place.gaps()
         starts = [life.connected_at - life.began_at for life in place.rig.lives if life.connected_at]
-        slowness = max(1.0, statistics.median(starts) / START_SECONDS) if starts else 1.0
+        usual = FORK_SECONDS if isinstance(place.lab, SimulatedLab) else START_SECONDS
+        slowness = max(1.0, statistics.median(starts) / usual) if starts else 1.0
         self.wire, self.back = WIRE_SECONDS * slowness, BACK_SECONDS * slowness
         self.dials = DIALS_SECONDS * slowness
         self.calls: dict[str, list[WorldCall]] = defaultdict(list)
@@ -322,7 +324,9 @@ class Ledger:
         for result, call in self.pairs:
             if call is None or call.answered_at is None:
                 continue
-            met = [gap for gap in self.gaps if self._is_up(call, gap.ended_at)]
+            met = [
+                gap for gap in self.gaps if self._is_up(call, gap.ended_at) and not self._ended_in(call, gap)
+            ]
             if not met or self.spoilt.get(result.attempt):
                 continue
             later = [gap for gap in self.gaps if gap.began_at > met[-1].ended_at]

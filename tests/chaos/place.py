@@ -102,6 +102,8 @@ class ChaosRig(Rig):
 
     def is_connected(self, life: Life) -> bool:
         """Has it logged so? Cheap enough to ask often."""
+        if not self.log_path.exists():
+            return False
         with self.log_path.open("rb") as log:
             log.seek(life.log_from)
             return b'"asterisk connected"' in log.read()

@@ -28,8 +28,9 @@ LONGEST_BODY = 64 * 1024 * 1024
 LONGEST_VALUE = 65_536
 """Characters of one contact, however it is spaced; the JSON parser holds everybody up while it reads one."""
 FED_BYTES = 32_768
-FED_LINES_BYTES = 8192
-"""Some hundred lines: while a thread works at them the loop has to wait for the interpreter now and then."""
+FED_LINES_BYTES = 2048
+"""Some hundred lines: a millisecond or two in which the loop, should it have something to do, has to wait for the
+interpreter."""
 ROWS_AT_ONCE = 500
 
 _Result = TypeVar("_Result")
@@ -219,12 +220,15 @@ class LineReader(Generic[_Entry]):
 
     async def entries(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[list[_Entry]]:
         """In batches. Raises Invalid for what is no table at all, and HTTPException 400 for what is no text."""
+        batch: list[_Entry] = []
         async for chunk in chunks:
             for start in range(0, len(chunk), FED_LINES_BYTES):
-                batch = await asyncio.to_thread(self.feed, chunk[start : start + FED_LINES_BYTES])
-                if batch:
+                batch += await asyncio.to_thread(self.feed, chunk[start : start + FED_LINES_BYTES])
+                if len(batch) >= ROWS_AT_ONCE:
                     yield batch
-        if batch := await asyncio.to_thread(self.feed, b"", last=True):
+                    batch = []
+        batch += await asyncio.to_thread(self.feed, b"", last=True)
+        if batch:
             yield batch
 
     def feed(self, chunk: bytes, *, last: bool = False) -> list[_Entry]:

@@ -32,6 +32,7 @@ class Api:
 
     address: str  # host:port
     token: str
+    timeout_seconds: float = 20.0
 
     @property
     def url(self) -> str:
@@ -42,7 +43,7 @@ class Api:
         sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        connection = http.client.HTTPConnection(self.address, timeout=20)
+        connection = http.client.HTTPConnection(self.address, timeout=self.timeout_seconds)
         try:
             connection.request(method, path, data, sent)
             reply = connection.getresponse()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.client import HTTPException
 
@@ -95,19 +96,14 @@ def test_a_thousand_added_calls_are_each_made_once_over_a_kill(new_rig: Callable
     assert len(silent) < CALLS // 10
     assert rig.state(campaign)["state"] == "RUNNING"
     assert not rig.redis.exists(rig.key(f"campaign:{campaign}:added"))
+    one_for_later_waits_for_its_time(rig, Api(address, bearer), path)
     assert rig.stop() == 0
 
 
-def test_a_call_for_later_waits_for_its_time(new_rig: Callable[[str], Rig]) -> None:
-    rig = new_rig(TOML)
-    campaign = rig.campaign(whenDone="wait", trunk="wide")
-    api = serve(rig)
-    rig.reaches(campaign, "RUNNING")
+def one_for_later_waits_for_its_time(rig: Rig, api: Api, path: str) -> None:
     contact = number.rejects(404, serial=serial())
-    at = time.time() + 2
-    later = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f"{at % 1:.3f}"[1:] + "Z"
-    api.done("POST", f"/dialer/campaigns/{campaign}/calls", {"number": contact, "at": later})
+    at = datetime.now(UTC) + timedelta(seconds=2)
+    api.done("POST", path, {"number": contact, "at": at.isoformat()})
     rig.until(lambda: rig.world_calls([contact]), 10, "it is called")
     (call,) = rig.world_calls([contact])
-    assert at <= call.invited_at < at + 0.5
-    assert rig.stop() == 0
+    assert at.timestamp() <= call.invited_at < at.timestamp() + 0.5

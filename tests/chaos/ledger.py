@@ -28,7 +28,8 @@ DIALS_SECONDS = 1.5
 """A daemon that is connected, and has somebody to call, calls within this time."""
 START_SECONDS = 1.0
 FORK_SECONDS = 0.2
-"""What a daemon needs to start on an idle machine, and one that is forked (tests/nursery.py). Where it needs longer, the three above are longer, too."""
+"""What a daemon needs to start on an idle machine, and what one does that is forked (tests/nursery.py). Where it
+needs longer, the three above are longer, too."""
 PATIENCE_SECONDS = 6.0
 """How long an answered call waits in the dialplan; it asks every quarter of a second."""
 TAKES_SECONDS = 0.6

@@ -58,7 +58,6 @@ def application(
     )
     app.state.store = store
     app.state.numbers = numbers
-    app.state.closing = asyncio.Event()  # what would never end ends then
     app.state.issuer = Issuer(oidc) if oidc and oidc.issuer else None
     problems.install(app)
     for room in (campaigns, call_lists, ivrs, do_not_call, one_number, events, operation):
@@ -98,6 +97,7 @@ async def serve(app: FastAPI, listener: socket.socket) -> None:
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
     )
+    app.state.closing = asyncio.Event()  # what would never end ends then
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
     try:
         await asyncio.shield(serving)

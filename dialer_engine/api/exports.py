@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from dialer_engine.api.problems import JSON
 from dialer_engine.api.requests import CSV, NDJSON
 from dialer_engine.store.records import ResultPage
-from dialer_engine.store.tables import RESULT_COLUMNS, cells
+from dialer_engine.store.tables import LINE_END, RESULT_COLUMNS, cells
 
 READ_AT_ONCE = 100
 """Results: a millisecond or two of the loop for each turn."""
@@ -64,5 +64,5 @@ def _csv(items: Sequence[Mapping[str, object]]) -> bytes:
 
 def _table(rows: Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator=LINE_END).writerows(rows)
     return text.getvalue().encode(errors="replace")

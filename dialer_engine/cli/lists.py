@@ -18,6 +18,7 @@ from dialer_engine.core.model import ListId
 from dialer_engine.errors import Invalid
 from dialer_engine.store.contract import Row, parse_row
 from dialer_engine.store.records import ListInfo, Written
+from dialer_engine.store.tables import LINE_END
 
 app = typer.Typer(help="Call lists: create, fill, look at.", no_args_is_help=True)
 
@@ -123,7 +124,7 @@ def export(call_list: Id, config: ConfigFile = None, form: Format = "csv") -> No
             return
         names = {name async for _, attributes in _contacts(at, call_list) for name in attributes}
         columns = sorted(names)
-        table = csv.writer(sys.stdout, lineterminator="\n")
+        table = csv.writer(sys.stdout, lineterminator=LINE_END)
         table.writerow(["number", *columns])
         async for number, attributes in _contacts(at, call_list):
             table.writerow([number, *(attributes.get(name, "") for name in columns)])

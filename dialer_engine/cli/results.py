@@ -14,7 +14,7 @@ from dialer_engine.archive import Archive, Missing
 from dialer_engine.cli.rows import Format
 from dialer_engine.cli.session import ConfigFile, Visit, epoch, tell, visit
 from dialer_engine.core.model import CampaignId, Status
-from dialer_engine.store.tables import RESULT_COLUMNS, cells
+from dialer_engine.store.tables import LINE_END, RESULT_COLUMNS, cells
 
 
 def export(
@@ -53,6 +53,6 @@ def _ndjson(item: Mapping[str, object]) -> None:
 
 
 def _csv() -> Callable[[Mapping[str, object]], None]:
-    table = csv.writer(sys.stdout, lineterminator="\n")
+    table = csv.writer(sys.stdout, lineterminator=LINE_END)
     table.writerow(RESULT_COLUMNS)
     return lambda item: table.writerow(cells(item))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -112,15 +113,17 @@ async def _in_thread(read: Callable[[], _T]) -> _T:
 
 @contextmanager
 def opened(source: Path) -> Iterator[IO[str]]:
-    """The file, with a bar on the terminal for how much has been read; `-` is standard input.
+    """The file, with a bar on the terminal for how much has been read; `-` is standard input, read as a file is.
 
     Raises Invalid, also for what goes wrong while it is read.
     """
-    if source == Path("-"):
-        yield sys.stdin
-        return
     words = Console(stderr=True)
     try:
+        if source == Path("-"):
+            if isinstance(sys.stdin, io.TextIOWrapper):
+                sys.stdin.reconfigure(encoding="utf-8-sig", newline="", errors="strict")
+            yield sys.stdin
+            return
         with progress.open(
             source,
             "r",

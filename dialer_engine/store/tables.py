@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from dialer_engine.errors import Invalid, Problem
 
 NUMBER_COLUMNS = ("number", "phone", "phone_number", "telephone", "msisdn")
 LONGEST_RECORD = 65_536
 """Characters, over all its lines."""
+LINE_END = "\r\n"
+"""Of what is written (RFC 4180): the csv module quotes a text with a CR only if the lines end in one."""
 RESULT_COLUMNS = (
     "number", "status", "extStatus", "attempt", "run", "callList", "attributes", "values", "path", "cause",
     "sipCode", "agent", "recording", "originatedAt", "ringingAt", "answeredAt", "leftIvrAt", "connectedAt",
     "endedAt", "redialAt",
 )  # fmt: skip
+
+_CLOSING = re.compile(r'(?:[^"]++|"")*+"')
 
 Line = tuple[int, str, Mapping[str, str]]
 """On which line it begins, number, the other columns by name."""
@@ -49,12 +54,14 @@ class Csv:
     """A table with comma, semicolon or tab.
 
     With a header, the column called `number` (or phone, telephone, msisdn) is the number and the others are told by
-    their names. A table that begins with a number has no header: its first column counts and the rest is left.
+    their names. Our own tables begin with `number`; an attribute of that name may follow. A table that begins with a
+    number has no header: its first column counts and the rest is left.
     """
 
     def __init__(self) -> None:
         self._lines = Lines()
-        self._record = ""  # lines of one whose quotes are still open
+        self._record = ""  # lines of one with a quoted text that has not ended
+        self._quoted = False
         self._begins = 1
         self._delimiter = ","
         self._names: list[str] | None = None
@@ -63,19 +70,20 @@ class Csv:
     def feed(self, text: str, *, last: bool = False) -> Iterator[Line]:
         """The rows that end in this piece. Raises Invalid for what is no table."""
         for line in self._lines.feed(text, last=last):
-            self._record = f"{self._record}\n{line}" if self._record else line
-            if self._record.count('"') % 2:
+            self._record = f"{self._record}\n{line}" if self._quoted else line
+            if self._names is None:
+                self._delimiter = max(",;\t", key=self._record.count)
+            self._quoted = _goes_on(line, self._delimiter, quoted=self._quoted)
+            if self._quoted:
                 if len(self._record) > LONGEST_RECORD:
                     break
                 continue
             yield from self._row(self._record)
-            self._record, self._begins = "", self._lines.line + 1
-        if self._record and (last or len(self._record) > LONGEST_RECORD):
+            self._begins = self._lines.line + 1
+        if self._quoted and (last or len(self._record) > LONGEST_RECORD):
             raise Invalid([Problem(f"line {self._begins}", "a quoted text begins here and does not end")])
 
     def _row(self, record: str) -> Iterator[Line]:
-        if self._names is None:
-            self._delimiter = max(",;\t", key=record.count)
         try:
             row = next(csv.reader((record,), delimiter=self._delimiter), [])
         except csv.Error as exc:
@@ -83,13 +91,14 @@ class Csv:
         if self._names is None:
             yield from self._header([name.strip() for name in row])
         elif row and self._names:
-            pairs = dict(zip(self._names, row, strict=False))
-            yield self._begins, pairs.pop(self._names[self._place], ""), pairs
+            named = enumerate(zip(self._names, row, strict=False))
+            others = {name: text for place, (name, text) in named if place != self._place}
+            yield self._begins, row[self._place] if self._place < len(row) else "", others
         elif row:
             yield self._begins, row[0], {}
 
     def _header(self, names: list[str]) -> Iterator[Line]:
-        place = next((i for i, name in enumerate(names) if name.lower() in NUMBER_COLUMNS), None)
+        place = self._number_place(names)
         if place is not None:
             self._names, self._place = names, place
         elif names and any(character.isdigit() for character in names[0]):
@@ -98,6 +107,31 @@ class Csv:
         elif names:
             told = ", ".join(names)[:200]
             raise Invalid([Problem(f"line {self._begins}", f"names no column `number`, only {told}")])
+
+    def _number_place(self, names: Sequence[str]) -> int | None:
+        if names[:1] == ["number"]:
+            return 0
+        lower = [name.lower() for name in names]
+        called = next((name for name in NUMBER_COLUMNS if name in lower), None)
+        if called is None:
+            return None
+        if lower.count(called) > 1:
+            raise Invalid([Problem(f"line {self._begins}", f"names two columns `{called}`")])
+        return lower.index(called)
+
+
+def _goes_on(line: str, delimiter: str, *, quoted: bool) -> bool:
+    """Is there a quoted text that does not end in this line? A quote opens one only where a column begins."""
+    at = 0
+    while True:
+        if quoted or line.startswith('"', at):
+            closing = _CLOSING.match(line, at if quoted else at + 1)
+            if closing is None:
+                return True
+            at, quoted = closing.end(), False
+        at = line.find(delimiter, at) + 1
+        if not at:
+            return False
 
 
 def cells(item: Mapping[str, object]) -> list[object]:

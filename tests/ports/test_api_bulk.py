@@ -116,6 +116,40 @@ async def test_a_table_is_the_same_in_whatever_pieces_it_comes(size: int) -> Non
     assert [*found, *table.feed("", last=True)] == expected
 
 
+def table_of(text: str) -> list[object]:
+    table = Csv()
+    return [*table.feed(text), *table.feed("", last=True)]
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("number,name,number", ("601", {"name": "602", "number": "603"})),  # an attribute may be called so
+        ("number,Number,phone", ("601", {"Number": "602", "phone": "603"})),
+        ("phone,number,msisdn", ("602", {"phone": "601", "msisdn": "603"})),
+        ("name,msisdn,Phone", ("603", {"name": "601", "msisdn": "602"})),
+    ],
+)
+async def test_which_column_is_the_number(header: str, expected: object) -> None:
+    assert table_of(f"{header}\n601,602,603\n") == [(2, *expected)]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("header", ["name,number,number", "Phone,name,phone"])
+async def test_a_table_with_two_columns_for_the_number_is_refused(header: str) -> None:
+    with pytest.raises(Invalid, match=r"line 1: names two columns `(number|phone)`"):
+        table_of(f"{header}\n601,602,603\n")
+
+
+async def test_a_quote_opens_a_text_only_where_a_column_begins() -> None:
+    text = 'number;name;size\n601;Eva;19" rack\n602;"Max";"19"" and\n24"""\n603;Jan "Joe;"\n" x"y\n604\n'
+    assert table_of(text) == [
+        (2, "601", {"name": "Eva", "size": '19" rack'}),
+        (3, "602", {"name": "Max", "size": '19" and\n24"'}),
+        (5, "603", {"name": 'Jan "Joe', "size": '\n x"y'}),
+        (7, "604", {}),
+    ]
+
+
 async def test_a_quoted_text_without_end_is_told_before_all_is_read() -> None:
     table = Csv()
     list(table.feed('number,name\n601,"Eva\n'))

@@ -5,6 +5,7 @@ Most commands run within this process, by the same `main`: starting Python fifty
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -96,6 +97,13 @@ class Place:
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == code, (out, err)
         return err
+
+    def pipe(self, *arguments: str, words: bytes = b"", code: int = 0) -> bytes:
+        """What a process with these words on its standard input says: its output, or why it failed."""
+        command = [sys.executable, "-m", "dialer_engine", *arguments]
+        done = subprocess.run(command, input=words, capture_output=True, timeout=PATIENCE_SECONDS, check=False)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return done.stderr if code else done.stdout
 
     @contextmanager
     def daemon(self, *arguments: str, **environment: str) -> Iterator[Daemon]:
@@ -225,7 +233,7 @@ def test_a_campaign_from_files_to_its_end(place: Place) -> None:
 
 
 def test_a_list_goes_out_as_it_came_in(place: Place) -> None:
-    rows = 'number,name\n+420123456789,Jan\n00420 123 456 780,"Eva, the ""first"""\n'
+    rows = 'number,name\r\n+420123456789,Jan\r\n00420 123 456 780,"Eva, the ""first"""\r\n'
     call_list = place.run("list", "create", "people", place.file("a.csv", rows))[0].strip()
     assert place.run("list", "export", call_list)[0] == rows
     place.run("list", "append", call_list, place.file("b.csv", "123456\n123457\n"))
@@ -236,6 +244,28 @@ def test_a_list_goes_out_as_it_came_in(place: Place) -> None:
     place.run("list", "import", call_list, place.file("c.csv", "number\n777777\n"))
     shown = json.loads(place.run("list", "show", call_list, "--json")[0])
     assert [row["number"] for row in shown] == ["777777"]
+
+
+def test_an_export_is_an_import(place: Place) -> None:
+    """Through a pipe, with a byte order mark, and with whatever an attribute may be called and hold."""
+    rows = [
+        {"number": "601", "attributes": {"note": "a\rb\r\nc\nd", "number": "602", "phone": "603"}},
+        {"number": "604", "attributes": {"note": '=1+"1";,', "number": "", "phone": " "}},
+    ]
+    lines = [[row["number"], *row["attributes"].values()] for row in rows]  # type: ignore[attr-defined]
+    text = io.StringIO()
+    csv.writer(text).writerows([["number", "note", "number", "phone"], *lines])
+    out = place.pipe("list", "create", "people", "-", words=b"\xef\xbb\xbf" + text.getvalue().encode())
+    table = place.pipe("list", "export", out.decode().strip())
+    assert table == text.getvalue().encode()
+    copy = place.pipe("list", "create", "copy", "-", words=table).decode().strip()
+    exported = place.run("list", "export", copy, "--format", "ndjson")[0]
+    assert [json.loads(line) for line in exported.splitlines()] == rows
+
+
+def test_standard_input_that_is_no_text_is_told(place: Place) -> None:
+    told = place.pipe("list", "create", "people", "-", words=b"number\n601\n\xff\n", code=1)
+    assert b"is not UTF-8 text" in told
 
 
 def test_a_strict_import_is_all_or_nothing(place: Place) -> None:

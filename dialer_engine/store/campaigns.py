@@ -360,6 +360,11 @@ def numbers(members: Iterable[str]) -> Iterator[int]:
     return (int(one) for one in members if one.isascii() and one.isdigit() and len(one) < ID_DIGITS)
 
 
+def whole(text: str) -> int:
+    """What another program wrote there that is no number is the 0 of nothing."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < ID_DIGITS else 0
+
+
 def _parsed(campaign: CampaignId, text: str, default_timezone: str) -> _Read:
     if len(text) > DEFINITION_BYTES:
         return _Read(

@@ -18,6 +18,7 @@ from typing import Any
 
 from dialer_engine.core.model import ListId
 from dialer_engine.errors import Conflict, Stale, Unavailable
+from dialer_engine.store.campaigns import whole
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import Written
 
@@ -170,10 +171,13 @@ class Imports:
     async def _end(self, left: Import) -> None:
         """Forward when its rows belong to the list already, else back."""
         meta = f"{self._link.list_base(left.call_list)}:meta"
-        current = int(await self._link.do("HGET", meta, "generation") or 1)
+        current = whole(await self._link.do("HGET", meta, "generation") or "1")
+        # A second try with the same id may have published `current` and list it in a moment. It is registered until
+        # it is listed: whoever asks in this order sees one or the other.
+        alone = all(one.call_list != left.call_list or one == left for one in await self._begun())
         listed = await self._link.do("SISMEMBER", self._link.key("lists"), left.call_list)
         if not listed:
-            await self.drop(left.call_list, {left.number, current})
+            await self.drop(left.call_list, {left.number, current} if alone else {left.number})
         elif await self._link.do("HEXISTS", meta, f"moving:{left.number}"):
             await left.move()
         elif (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from dialer_engine.core.model import CampaignState, ListId
 from dialer_engine.errors import Conflict, Invalid, NotFound, Rejected, Stale
-from dialer_engine.store.campaigns import ID_DIGITS, Campaigns, numbers
+from dialer_engine.store.campaigns import Campaigns, numbers, whole
 from dialer_engine.store.contract import STRUCK_OUT, parse_row
 from dialer_engine.store.imports import Batches, Imports, NumberedRow
 from dialer_engine.store.link import Link
@@ -170,7 +170,7 @@ class Lists:
             if info.id in imported:  # rows may be on their way to an old generation
                 continue
             meta = f"{self._link.list_base(info.id)}:meta"
-            oldest = int(await self._link.do("HGET", meta, "oldest") or 1)
+            oldest = max(1, whole(await self._link.do("HGET", meta, "oldest") or "1"))
             before = min(self._current_at_last_drop.get(info.id, 0), info.generation)
             old = [one for one in range(oldest, before) if (info.id, one) not in in_use]
             await self.imports.drop(info.id, old)
@@ -194,10 +194,10 @@ class Lists:
             for name, value in run.items():
                 kind, _, place = name.partition(":")
                 if kind == "generation":
-                    in_use.add((int(place), int(value)))
-                elif kind == "open" and int(value) > 0:
+                    in_use.add((whole(place), whole(value)))
+                elif kind == "open" and value != "0":
                     call_list, _, generation = place.partition(".")
-                    in_use.add((int(call_list), int(generation)))
+                    in_use.add((whole(call_list), whole(generation)))
         return in_use
 
     async def _require(self, call_list: ListId) -> None:
@@ -215,12 +215,12 @@ class Lists:
     async def _infos(self, ids: Sequence[ListId]) -> list[ListInfo]:
         bases = [self._link.list_base(one) for one in ids]
         metas = await self._link.many([("HGETALL", f"{base}:meta") for base in bases])
-        generations = [_whole(meta.get("generation", "1")) for meta in metas]
+        generations = [whole(meta.get("generation", "1")) for meta in metas]
         lengths = await asyncio.gather(
             *(self._length(f"{base}:rows:{one}") for base, one in zip(bases, generations, strict=True))
         )
         return [
-            ListInfo(one, meta.get("name", ""), generation, rows, _whole(meta.get(f"struck:{generation}", "0")))
+            ListInfo(one, meta.get("name", ""), generation, rows, whole(meta.get(f"struck:{generation}", "0")))
             for one, meta, generation, rows in zip(ids, metas, generations, lengths, strict=True)
         ]
 
@@ -229,11 +229,6 @@ class Lists:
             return int(await self._link.do("LLEN", rows))
         except Rejected:  # another program has stored something else there: it hides no other list
             return 0
-
-
-def _whole(text: str) -> int:
-    """What another program wrote there that is no number is the 0 of nothing."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < ID_DIGITS else 0
 
 
 def _places(rows: Sequence[str], same: Callable[[str], bool]) -> list[int]:

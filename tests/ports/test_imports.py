@@ -4,7 +4,7 @@ redis-server."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,8 @@ import pytest
 from dialer_engine.core.model import Command, ListId
 from dialer_engine.errors import Conflict, NotFound
 from dialer_engine.store.imports import Import
+from dialer_engine.store.link import Link, connect
+from dialer_engine.store.lists import Lists
 from tests.ports.store_desk import Desk, in_batches, numbered
 
 THOUSANDS = [f"7{n:08}" for n in range(0, 90_000, 30)]
@@ -89,6 +91,56 @@ async def test_a_list_whose_import_died_is_cleaned_up_by_the_next(desk: Desk, ra
     assert await keys_of(raw, 1) == set()
     assert [info.id for info in await desk.store.lists.all()] == [2]
     assert await raw("EXISTS", "{dialer}:imports") == 0
+
+
+class Watched(Link):
+    """Something else happens right before a new list is listed."""
+
+    before_listing: Callable[[], Awaitable[Any]]
+
+    async def do(self, *command: str | bytes | float) -> Any:
+        if command[:2] == ("SADD", self.key("lists")):
+            await self.before_listing()
+        return await super().do(*command)
+
+
+async def test_the_end_of_a_dead_first_try_leaves_the_second_its_rows(
+    desk: Desk, raw: Any, store_url: str
+) -> None:
+    lists = desk.store.lists
+    call_list = await lists.reserve()
+    first = Slow(["601"], ["602"])
+    dead = asyncio.create_task(lists.create("dead", first, reserved=call_list))
+    await first.waits.wait()
+    link = Watched(connect(store_url, 5.0), "dialer")
+
+    async def another_cleans_up() -> None:
+        await die(raw, f"{call_list}.1")
+        assert await lists.imports.clean_up() == 1
+
+    link.before_listing = another_cleans_up
+    await Lists(link, desk.store.campaigns).create("people", in_batches(["603", "604"]), reserved=call_list)
+    assert await lists.rows(call_list, 0, 10) == ["603", "604"]
+    assert await keys_of(raw, call_list) == {"meta", "rows:2", "seen:2:1:0"}
+    await link.close()
+    dead.cancel()
+    await asyncio.gather(dead, return_exceptions=True)
+
+
+async def test_what_another_program_takes_for_a_generation_stops_no_import(desk: Desk, raw: Any) -> None:
+    spoilt = await desk.new_list("601")
+    campaign = await desk.running("602")
+    rows = Slow(["603"], ["604"])
+    left = asyncio.create_task(desk.store.lists.append_all(spoilt, rows))
+    await rows.waits.wait()
+    await die(raw, f"{spoilt}.2")
+    await raw("HSET", f"{{dialer:list:{spoilt}}}:meta", "generation", "newest", "oldest", "first")
+    await raw("HSET", f"{{dialer}}:campaign:{campaign}:run", "generation:x", "y", "open:x.y", "z")
+    made = await desk.store.lists.create("people", in_batches(["605"]))
+    assert await desk.store.lists.rows(made.id, 0, 10) == ["605"]
+    assert await desk.store.lists.drop_old_generations() == 0
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
 
 
 async def test_a_replacement_that_died_changes_nothing(desk: Desk, raw: Any) -> None:

@@ -71,7 +71,7 @@ class Issuer:
             header = jwt.get_unverified_header(token)
             key = await self._key(str(header.get("kid", "")))
             algorithm = header.get("alg")
-            if key is None or algorithm not in ALGORITHMS or algorithm != key.algorithm_name:
+            if key is None or algorithm != key.algorithm_name or algorithm not in ALGORITHMS:
                 return None
             claims = jwt.decode(
                 token,

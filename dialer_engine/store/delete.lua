@@ -7,12 +7,13 @@ local now_is = state_of(id)
 local active = now_is.state == 'INVALID' and now_is.was or now_is.state
 if active == 'RUNNING' or active == 'PAUSED' then return {'CONFLICT', 'the campaign is ' .. now_is.state} end
 if call('EXISTS', campaign_key(id, 'live')) == 1 then return {'CONFLICT', 'the campaign has live calls'} end
+call('UNLINK', campaign_key(id, 'plan'))  -- first what frees: a full Redis must be able to become emptier
 audit(now, by, 'delete', 'campaign ' .. id, '')
 drop_waiting(id)
 for run = 0, tonumber(now_is.run) do
   call('UNLINK', campaign_key(id, 'stats:' .. run), campaign_key(id, 'refused:' .. run))
 end
-for _, name in ipairs({'definition', 'versions', 'state', 'run', 'results', 'archived', 'plan'}) do
+for _, name in ipairs({'definition', 'versions', 'state', 'run', 'results', 'archived'}) do
   call('UNLINK', campaign_key(id, name))
 end
 call('UNLINK', base .. ':dnc:campaign:' .. id)

@@ -154,9 +154,7 @@ class Lists:
         if users := await self._campaigns.naming(call_list=call_list):
             raise Conflict(f"call list {call_list} is used by campaigns {', '.join(map(str, users))}")
         left = [self.imports.name(call_list, one) for one in range(1, info.generation + 1)]
-        await self._link.many(
-            [("SREM", self._link.key("lists"), call_list), ("SADD", self._link.key("imports"), *left)]
-        )
+        await self._link.run("unlist", call_list, *left)
         await self.imports.clean_up()
 
     async def drop_old_generations(self) -> int:

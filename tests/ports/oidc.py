@@ -83,11 +83,11 @@ class OidcServer:
         said = self._claims(claims)
         return jwt.encode(said, private, algorithm=algorithm or its_algorithm, headers={"kid": key})
 
-    def confused_token(self, key: str, **claims: Any) -> str:
+    def confused_token(self, key: str, *, algorithm: object = "HS256", **claims: Any) -> str:
         """Signed with the public key, as if that were a shared secret. The library refuses to make such a thing."""
         public = self._private[key][1].public_key()
         secret = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        parts = ({"alg": "HS256", "typ": "JWT", "kid": key}, self._claims(claims))
+        parts = ({"alg": algorithm, "typ": "JWT", "kid": key}, self._claims(claims))
         text = b".".join(_encoded(json.dumps(part).encode()) for part in parts)
         return b".".join((text, _encoded(hmac.digest(secret, text, "sha256")))).decode()
 

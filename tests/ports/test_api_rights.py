@@ -402,6 +402,7 @@ class TestOutsideIssuer:
             "of nobody": oidc.token(key, scope=READ, sub=None),
             "changed": good[:-20] + ("A" if good[-20] != "A" else "B") + good[-19:],
             "the public key as a secret": oidc.confused_token(key, scope=READ),
+            "no name of an algorithm": oidc.confused_token(key, algorithm=[], scope=READ),
             "another kind": oidc.token(key, scope=READ, algorithm="PS256"),
             "a key it does not publish": oidc.token(oidc.new_key("RS256", publish=False), scope=READ),
         }

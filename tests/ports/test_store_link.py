@@ -7,12 +7,14 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dialer_engine.archive import Archive
 from dialer_engine.core.model import AttemptId, Command
 from dialer_engine.errors import ConfigError, Rejected, Unavailable
 from dialer_engine.store import Store
@@ -206,6 +208,31 @@ async def test_a_full_redis_refuses_whole(own: Desk, redis_server: RealRedis) ->
         await refused(own, redis_server, campaign, "full (maxmemory)")
         client.config_set("maxmemory", "0")
     assert (await own.call(campaign)).number == "602"
+
+
+async def test_a_full_redis_can_be_emptied(own: Desk, redis_server: RealRedis, tmp_path: Path) -> None:
+    """By whatever frees: the archive, a list and a campaign that are deleted."""
+    campaign = await own.running("601", "602")
+    request = await own.call(campaign)
+    await own.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    await own.command(campaign, Command.REMOVE)
+    thousands = [f"7{n:08}" for n in range(2000)]
+    spare = await own.new_list(*thousands)
+    archive = Archive(tmp_path / "results", own.store.results)
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "1mb")
+        with pytest.raises(Unavailable, match="it is full"):
+            await own.new_list("603")
+        await archive.move([campaign], before=datetime.now(UTC) + timedelta(days=2), owner=OWNER)
+        assert client.xlen(f"{{dialer}}:campaign:{campaign}:results") == 0
+        assert client.hget(f"{{dialer}}:campaign:{campaign}:archived", f"by:{OWNER}") in (b"1", "1")
+        await own.store.lists.delete(spare)
+        assert [*client.scan_iter(f"{{dialer:list:{spare}}}:*")] == []
+        await own.store.campaigns.delete(campaign, by="test", now=NOW)
+        await own.store.tidy()
+        assert [*client.scan_iter(f"{{dialer}}:campaign:{campaign}:*")] == []
+        client.config_set("maxmemory", "0")
+    assert (await own.store.audit.page(0, 1))[1][0].action == "delete"
 
 
 async def test_a_hung_redis_is_unavailable_within_its_time(own: Desk, redis_server: RealRedis) -> None:

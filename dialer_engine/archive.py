@@ -81,6 +81,11 @@ class Archive:
                 except Rejected as exc:  # what stands there is no stream: it harms itself alone
                     _log.warning("results not archived", campaign=campaign, reason=str(exc))
                     continue
+                except Conflict as exc:  # somebody else is at this campaign's, or has taken over all of it
+                    if not await self.results.lease(owner, LEASE_SECONDS):
+                        raise
+                    _log.warning("results not archived", campaign=campaign, reason=str(exc))
+                    continue
                 if moved:
                     _log.info("archived results", campaign=campaign, results=moved)
         finally:
@@ -99,17 +104,19 @@ class Archive:
             # Redis first: what has left it by now stands in a file that the look after it finds.
             page = await self.results.entries(campaign, after=last, count=READ_AT_ONCE)
             file = await asyncio.to_thread(self._first_behind, campaign, last)
-            if file is not None:
+            # What lies before the file stands in Redis alone: after a backup was restored, or files were brought here.
+            ahead = page if file is None else [one for one in page if _place(one[0]) < _place(file.first)]
+            for _, fields in ahead:
+                yield item(fields)
+            if ahead:
+                last = ahead[-1][0]
+            elif file is not None:
                 async for id, result in _lines(file):
                     if _place(id) > _place(last):
                         yield result
                 last = file.last
-                continue
-            for _, fields in page:
-                yield item(fields)
-            if len(page) < READ_AT_ONCE:
+            if file is None and len(page) < READ_AT_ONCE:
                 return
-            last = page[-1][0]
 
     async def missing(self, campaign: CampaignId, *, since: float | None = None) -> Missing | None:
         """What other daemons have archived and is not in this directory; None: nothing that `read` would give."""

@@ -34,7 +34,9 @@ local VERBS = {
     end
     return {left, new, #some / 2 - new}
   end,
-  drop = function()  -- whether or not it is alive(1|0)
+  drop = function()  -- whether or not it is alive(1|0); what was committed meanwhile stays
+    local scope = call('HGET', register, token)
+    if scope and scope ~= '' then return 0 end
     if ARGV[3] == '0' and call('EXISTS', alive) == 1 then return 0 end
     call('HDEL', register, token)
     call('UNLINK', coming, alive)

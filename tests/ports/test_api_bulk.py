@@ -16,6 +16,8 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from dialer_engine.errors import Invalid
+from dialer_engine.store.dnc import DoNotCallLists
+from dialer_engine.store.link import Link, connect
 from dialer_engine.store.records import Closed, DoNotCall
 from dialer_engine.store.tables import Csv
 from tests.ports.api_client import Answer, Client, House
@@ -231,6 +233,24 @@ async def test_an_upload_that_breaks_off_forbids_nobody(client: Client, house: H
 
 async def entries(*numbers: str) -> AsyncIterator[list[DoNotCall]]:
     yield [DoNotCall(number) for number in numbers]
+
+
+class Watched(Link):
+    """Another daemon's housekeeping, which has read the register before, comes right behind the commit."""
+
+    async def run(self, name: str, *args: Any, base: str | None = None) -> Any:
+        done = await super().run(name, *args, base=base)
+        if args[0] == "commit":
+            await self.do("DEL", f"{{dialer}}:forbidding:{args[1]}:alive")  # ten minutes without a batch
+            assert await super().run("forbid", "drop", args[1], 0) == 0
+        return done
+
+
+async def test_what_was_committed_is_not_dropped(client: Client, house: House) -> None:
+    link = Watched(connect(house.url, 5.0), "dialer")
+    assert await DoNotCallLists(link).add_all(entries("601", "602")) == (2, 0)
+    await link.close()
+    assert (await client.get(DNC))["total"] == 2
 
 
 async def test_what_a_dead_process_has_left_counts_once_it_was_all_there(

@@ -98,7 +98,7 @@ class Watched(Link):
 
     before_listing: Callable[[], Awaitable[Any]]
 
-    async def do(self, *command: str | bytes | float) -> Any:
+    async def do(self, *command: str | int | float) -> Any:
         if command[:2] == ("SADD", self.key("lists")):
             await self.before_listing()
         return await super().do(*command)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Callable, Generator
+from typing import ClassVar
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from dialer_engine import log
 from dialer_engine.api import (
     call_lists,
     campaigns,
@@ -33,6 +37,12 @@ from dialer_engine.store import Store
 Application = FastAPI
 
 _CLOSING_SECONDS = 2
+_UNSERVED_SECONDS = 5
+"""How long a connection may be open without a whole request, the first one or the next."""
+_MOST_CONNECTIONS = 10_000
+_TOLD_SECONDS = 10.0
+
+_log = log.get("api")
 
 
 def application(
@@ -90,6 +100,8 @@ async def serve(app: FastAPI, listener: socket.socket) -> None:
     server = _Server(
         uvicorn.Config(
             app,
+            http=_Connection,
+            timeout_keep_alive=_UNSERVED_SECONDS,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -113,3 +125,49 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+
+class _Connection(H11Protocol):
+    """uvicorn waits for ever for a request that does not come, and takes connections while there are files.
+
+    A connection on which nobody is served is closed in time. No more are open than half of the files the process
+    may have open: the others are for Redis and the PBX.
+    """
+
+    _told_at: ClassVar[float] = float("-inf")
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        most = _most_connections()
+        if len(self.connections) <= most:
+            self._watch()
+            return
+        transport.close()
+        if self.loop.time() - _Connection._told_at > _TOLD_SECONDS:
+            _Connection._told_at = self.loop.time()
+            _log.warning("too many connections", most=most, address=self.client and self.client[0])
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._unwatch()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(_UNSERVED_SECONDS, self.transport.close)
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _most_connections() -> int:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(files // 2, _MOST_CONNECTIONS)

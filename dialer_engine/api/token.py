@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from dialer_engine.store.sessions import Session
 
 FORM = "application/x-www-form-urlencoded"
 LONGEST_FORM = 8192  # bytes
+FORM_SECONDS = 5.0
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 _log = log.get("api")
@@ -231,10 +233,14 @@ async def _form(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
         _refuse("invalid_request", f"the body must be {FORM}")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST_FORM:
-            _refuse("invalid_request", f"the body must not be longer than {LONGEST_FORM} bytes")
+    try:
+        async with asyncio.timeout(FORM_SECONDS):  # nobody knows yet who is asking
+            async for part in request.stream():
+                body += part
+                if len(body) > LONGEST_FORM:
+                    _refuse("invalid_request", f"the body must not be longer than {LONGEST_FORM} bytes")
+    except TimeoutError:
+        _refuse("invalid_request", f"the body did not come within {FORM_SECONDS:.0f} seconds")
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=50)
     except ValueError:

@@ -347,6 +347,8 @@ def _attribute_value(value: object) -> object:
     """One reason, where a union of types would give one for each."""
     match value:
         case str() if len(value) <= 1000 and not any("\ud800" <= one <= "\udfff" for one in value):
+            if "\0" in value:  # Asterisk refuses a JSON that holds it: the call could never be made
+                raise ValueError("must not hold the character U+0000")
             return value
         case bool():
             return value
@@ -359,7 +361,8 @@ def _attribute_value(value: object) -> object:
 
 AttributeName = Annotated[str, _text(r"[A-Za-z0-9_]{1,40}")]
 AttributeValue = Annotated[
-    bool | int | float | Annotated[str, StringConstraints(max_length=1000)], BeforeValidator(_attribute_value)
+    bool | int | float | Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")],
+    BeforeValidator(_attribute_value),
 ]
 
 

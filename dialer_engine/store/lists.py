@@ -94,6 +94,11 @@ class Lists:
         await self._require(call_list)
         flat = [part for row in rows for part in row]
         answer = await self._link.run("append", "", *flat, base=self._link.list_base(call_list))
+        try:
+            await self._require(call_list)
+        except NotFound:  # it was deleted right before, and nobody else would free these rows
+            await self._link.do("SADD", self._link.key("imports"), self.imports.name(call_list, answer[0]))
+            raise
         await self._tell_readers(call_list)
         return Written(call_list, *answer)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import socket
+import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from dialer_engine import api
 from dialer_engine.errors import Unavailable
@@ -68,3 +73,76 @@ async def test_metrics_are_for_loopback_or_the_token(
 def test_a_taken_port_is_told_at_once(bind: Callable[[int], str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Unavailable, match="cannot listen"):
         api.listen(bind(taken.getsockname()[1]))
+
+
+async def closed_after(url: str, first: bytes, drip: bytes = b"") -> tuple[float, bytes]:
+    """How long a connection lives of which `drip` comes again and again, and what was answered."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    began, answer = time.monotonic(), b""
+    writer.write(first)
+    dripping = asyncio.create_task(drip_into(writer, drip))
+    try:
+        async with asyncio.timeout(15):
+            while part := await reader.read(65536):
+                answer += part
+    except ConnectionResetError:
+        pass
+    finally:
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+        writer.close()
+    return time.monotonic() - began, answer
+
+
+async def drip_into(writer: asyncio.StreamWriter, drip: bytes) -> None:
+    while drip:
+        await asyncio.sleep(0.5)
+        writer.write(drip)
+        await writer.drain()
+
+
+async def test_who_does_not_ask_is_not_waited_for() -> None:
+    form = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 500\r\n\r\n"
+    async with asking(probes()) as client:
+        found = await asyncio.gather(
+            closed_after(client.url, b""),
+            closed_after(client.url, b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"X: y\r\n"),
+            closed_after(client.url, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"G"),
+            closed_after(client.url, b"POST /token HTTP/1.1\r\nHost: x\r\n" + form, b"x"),
+        )
+    assert [answer.partition(b"\r\n")[0] for _, answer in found] == [
+        b"",
+        b"",
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 400 Bad Request",
+    ]
+    assert b"did not come within 5 seconds" in found[-1][1]
+    assert all(4 < seconds < 12 for seconds, _ in found), found
+
+
+CROWD = """
+import select, socket, sys, time
+crowd = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(160)]
+until, refused = time.monotonic() + 10, set()
+while len(refused) < 10 and time.monotonic() < until:
+    refused.update(select.select([one for one in crowd if one not in refused], [], [], 1)[0])
+print(len(refused))
+"""
+
+
+async def test_a_crowd_of_connections_leaves_files_for_others() -> None:
+    """From a process of its own: here they would need as many files again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with asking(probes()) as client:
+        with capture_logs() as logged:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+            try:
+                command = (sys.executable, "-c", CROWD, client.url.rpartition(":")[2])
+                crowd = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+                said, _ = await crowd.communicate()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert int(said) == 10
+        assert [(line["event"], line["most"]) for line in logged] == [("too many connections", 150)]
+        assert (await client.ask("GET", "/healthz")).status == 200

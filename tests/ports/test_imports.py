@@ -231,6 +231,28 @@ async def test_a_list_deleted_meanwhile_takes_no_import(desk: Desk, raw: Any) ->
         assert await raw("EXISTS", "{dialer}:imports") == 0
 
 
+class Overtaken(Link):
+    """The list is deleted right before the rows are appended."""
+
+    delete: Callable[[], Awaitable[Any]]
+
+    async def run(self, name: str, *args: Any, base: str | None = None) -> Any:
+        if name == "append":
+            await self.delete()
+        return await super().run(name, *args, base=base)
+
+
+async def test_rows_appended_right_behind_a_deletion_are_freed(desk: Desk, raw: Any, store_url: str) -> None:
+    call_list = await desk.new_list("601")
+    link = Overtaken(connect(store_url, 5.0), "dialer")
+    link.delete = lambda: desk.store.lists.delete(call_list)
+    with pytest.raises(NotFound):
+        await Lists(link, desk.store.campaigns).append(call_list, [numbered("602")])
+    await link.close()
+    await desk.store.tidy()
+    assert await keys_of(raw, call_list) == set()
+
+
 async def test_a_deletion_that_died_is_finished_by_the_next(desk: Desk, raw: Any) -> None:
     call_list = await desk.new_list(*THOUSANDS)
     await raw("SREM", "{dialer}:lists", call_list)

@@ -186,7 +186,14 @@ def test_no_attributes_are_no_json() -> None:
     assert row.public() == {"number": "601", "attributes": []}
 
 
-@pytest.mark.parametrize("value", ["", "Eva", 1, -1.5, True, False, 2**53])
+def test_what_asterisk_cannot_read_is_refused() -> None:
+    with pytest.raises(Invalid, match=r"U\+0000"):
+        parse_contact({"number": "601", "attributes": {"note": "a\0b"}})
+    with pytest.raises(Invalid, match=r"U\+0000"):
+        parse_row('{"number":"601","attributes":{"note":"a\\u0000b"}}')
+
+
+@pytest.mark.parametrize("value", ["", "Eva", "\x01\r\n\x7f", 1, -1.5, True, False, 2**53])
 def test_values_come_back_as_they_went(value: object) -> None:
     row = parse_row(parse_contact({"number": "1", "attributes": {"x": value}}).text())
     assert row is not None

@@ -7,9 +7,11 @@ campaign to Redis, and watch.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import urllib.request
@@ -45,6 +47,7 @@ LOOK_SECONDS = 0.1
 SPARE_SECONDS = 60.0
 """What a campaign may take beside the dialing: the last rings and re-dials, on a machine with other things to do."""
 LAST_WORDS = 5
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 LATECOMERS = Kind("is busy, then presses 1", 12, "1 00 000 ######", calls=2)
 
@@ -181,12 +184,18 @@ async def _daemon(directory: Path, redis_url: str, pbx: Simulator) -> AsyncItera
             stderr=words,
             env={name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)},
             start_new_session=True,  # a Ctrl-C is for us, who then end it
+            preexec_fn=_die_with_us if sys.platform == "linux" else None,
         )
     daemon = Daemon(process, redis_url, config, log)
     try:
         yield daemon
     finally:
         await daemon.stop()
+
+
+def _die_with_us() -> None:
+    """In the child, before it becomes the daemon: whoever kills us outright leaves it no Redis and no PBX."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _toml(directory: Path, redis_url: str, pbx: Simulator) -> str:

@@ -244,6 +244,17 @@ def test_ended_in_the_middle_it_leaves_nothing(demos: Demos) -> None:
 
 
 @system
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_killed_outright_it_leaves_no_daemon(demos: Demos) -> None:
+    demo = demos.start("killed", *QUICK)
+    daemon = demo.daemon()
+    demo.says("RUNNING")
+    demo.process.kill()
+    assert demo.ends() == -signal.SIGKILL
+    assert psutil.wait_procs([daemon], PATIENCE_SECONDS)[1] == []
+
+
+@system
 def test_without_the_extra_the_remedy_is_named(demos: Demos) -> None:
     absent = demos.directory / "absent"
     absent.mkdir()

@@ -21,15 +21,15 @@ setup: .venv/complete  ## .venv with exactly the locked, hashed dependencies
 demo: setup  ## watch the daemon call 320 simulated people; needs no Asterisk, no Redis, no root
 	$(BIN)/dialer-engine demo
 
-check: setup  ## style, types, floors and all tests but the lab's (under 90 s)
+check: setup  ## style, types, floors, and every test that needs neither Asterisk nor a daemon of its own
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -q -m 'not lab'
+	$(BIN)/pytest -q -m 'not lab and not system'
 
 test: tools check  ## everything; installs what it needs (as root) and builds the lab
-	$(BIN)/pytest -q -m lab
+	$(BIN)/pytest -q -m 'lab or system'
 
 # What the tests need beside Python, as PROGRAM:PACKAGE. Root gets it installed; anybody else is told, and the
 # tests skip with the same reason. In CI (DIALER_CI) nothing may be missing.

@@ -14,11 +14,9 @@ from pydantic import Field
 from dialer_engine import log
 from dialer_engine.api import pages, shapes
 from dialer_engine.api.document import also, answers
-from dialer_engine.api.exports import exported, form_wanted
+from dialer_engine.api.exports import EXPORTED, RESULT, exported, form_wanted
 from dialer_engine.api.problems import JSON
 from dialer_engine.api.requests import (
-    CSV,
-    NDJSON,
     AtStore,
     IfMatch,
     Moment,
@@ -41,7 +39,6 @@ from dialer_engine.errors import Invalid
 from dialer_engine.store import Store
 from dialer_engine.store.contract import CampaignDefinition, Document, Name, Row, contact_row
 from dialer_engine.store.records import AttemptRecord, CampaignView, ResultPage
-from dialer_engine.store.tables import RESULT_COLUMNS
 
 routes = router("campaigns")
 _log = log.get("api")
@@ -76,28 +73,6 @@ _PLAN = {
     "inputs": {"due": 812, "live": 50, "maxChannels": 50},
     "nextAt": None,
     "text": "No call may start: 50 of 50 channels are in use.",
-}
-RESULT = {
-    "number": "123456789",
-    "status": "TERMINATED",
-    "extStatus": "CONFIRMED",
-    "attempt": "a0123456789abcdef0123",
-    "run": 1,
-    "callList": 1,
-    "attributes": {"name": "Eva"},
-    "values": {"answer": "1"},
-    "path": ["hello", "ask", "yes", "bye"],
-    "cause": 16,
-    "sipCode": None,
-    "agent": None,
-    "recording": None,
-    "originatedAt": "2026-11-24T09:00:01.000+00:00",
-    "ringingAt": "2026-11-24T09:00:02.100+00:00",
-    "answeredAt": "2026-11-24T09:00:06.900+00:00",
-    "leftIvrAt": None,
-    "connectedAt": None,
-    "endedAt": "2026-11-24T09:00:20.000+00:00",
-    "redialAt": None,
 }
 _ETAG = "For If-Match of an edit: of the definition, whatever the state."
 
@@ -434,10 +409,7 @@ async def list_campaign_calls(campaign: Id, _: Reader, store: AtStore, page: Pag
     "/dialer/campaigns/{campaign}/results",
     summary="What came of its calls",
     response_model=shapes.Results,
-    responses=also(
-        answers({"items": [RESULT], "next": "1763974820000-0"}),
-        {CSV: f"{','.join(RESULT_COLUMNS)}\n", NDJSON: f"{orjson.dumps(RESULT).decode()}\n"},
-    ),
+    responses=also(answers({"items": [RESULT], "next": "1763974820000-0"}), EXPORTED),
 )
 async def list_campaign_results(
     *,

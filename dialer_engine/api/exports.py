@@ -19,6 +19,34 @@ from dialer_engine.store.tables import LINE_END, RESULT_COLUMNS, cells
 READ_AT_ONCE = 100
 """Results: a millisecond or two of the loop for each turn."""
 
+RESULT = {
+    "number": "123456789",
+    "status": "TERMINATED",
+    "extStatus": "CONFIRMED",
+    "attempt": "a0123456789abcdef0123",
+    "run": 1,
+    "callList": 1,
+    "attributes": {"name": "Eva"},
+    "values": {"answer": "1"},
+    "path": ["hello", "ask", "yes", "bye"],
+    "cause": 16,
+    "sipCode": None,
+    "agent": None,
+    "recording": None,
+    "originatedAt": "2026-11-24T09:00:01.000+00:00",
+    "ringingAt": "2026-11-24T09:00:02.100+00:00",
+    "answeredAt": "2026-11-24T09:00:06.900+00:00",
+    "leftIvrAt": None,
+    "connectedAt": None,
+    "endedAt": "2026-11-24T09:00:20.000+00:00",
+    "redialAt": None,
+}
+"""One of them, for the documentation."""
+EXPORTED = {
+    CSV: f"{','.join(RESULT_COLUMNS)}{LINE_END}",
+    NDJSON: f"{orjson.dumps(RESULT).decode()}\n",
+}
+
 FORMS = {"json": JSON, "csv": CSV, "ndjson": NDJSON}
 
 

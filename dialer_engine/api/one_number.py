@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import Path, Response
 
 from dialer_engine.api import pages, shapes
-from dialer_engine.api.campaigns import RESULT, live_call
+from dialer_engine.api.campaigns import live_call
 from dialer_engine.api.do_not_call import ENTRY, shown
 from dialer_engine.api.document import answers
+from dialer_engine.api.exports import RESULT
 from dialer_engine.api.requests import AtStore, Numbers, Paging, iso, router
 from dialer_engine.api.rights import Reader
 from dialer_engine.core.compliance import normalise

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-import orjson
-from fastapi import Body, Path, Query, Request, Response
+from fastapi import Body, Path, Query, Response
 from pydantic import Field
 
 from dialer_engine import log
 from dialer_engine.api import pages, shapes
-from dialer_engine.api.document import also, answers
-from dialer_engine.api.exports import EXPORTED, RESULT, exported, form_wanted
-from dialer_engine.api.problems import JSON
+from dialer_engine.api.document import answers
 from dialer_engine.api.requests import (
     AtStore,
     IfMatch,
-    Moment,
-    Numbers,
     Once,
     OnceOnly,
-    PageSize,
     Paging,
     answered,
     etag,
@@ -33,12 +26,11 @@ from dialer_engine.api.requests import (
     seen,
 )
 from dialer_engine.api.rights import Manager, Principal, Reader
-from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import CampaignId, CampaignState, Command, Status
 from dialer_engine.errors import Invalid
 from dialer_engine.store import Store
-from dialer_engine.store.contract import CampaignDefinition, Document, Name, Row, contact_row
-from dialer_engine.store.records import AttemptRecord, CampaignView, ResultPage
+from dialer_engine.store.contract import CampaignDefinition, Document, Name
+from dialer_engine.store.records import CampaignView
 
 routes = router("campaigns")
 _log = log.get("api")
@@ -96,13 +88,6 @@ class Control(Document):
     command: Annotated[Command, Field(strict=False)]
     """start: a new run, every list from its beginning. pause: no new calls, live ones go on. unpause: go on where it
     was. reload: take new numbers of its lists without losing the place. remove: end the run."""
-
-
-class NewCall(Row):
-    """Whom to call, what is known of him, and when."""
-
-    at: Moment | None = None
-    """ISO 8601 with an offset; absent, or over: now."""
 
 
 class Clone(Document):
@@ -328,136 +313,6 @@ async def show_campaign_plan(campaign: Id, _: Reader, store: AtStore) -> Respons
     return answered(await _last_plan(store, view) or _no_plan(view, at))
 
 
-@routes.post(
-    "/dialer/campaigns/{campaign}/calls",
-    summary="Add a call to a run",
-    response_model=shapes.AddedCall,
-    responses=answers(
-        {"id": 1, "message": "Call successfully added"},
-        conflict="No run is under way: the campaign is NEW, COMPLETED or REMOVED.",
-    ),
-)
-async def add_campaign_call(
-    *,
-    campaign: Id,
-    call: Annotated[
-        NewCall,
-        Body(
-            openapi_examples={
-                "now": {"value": {"number": "123456789", "attributes": {"name": "Eva"}}},
-                "later": {"value": {"number": "123456789", "at": "2030-12-31T17:00:00+01:00"}},
-            }
-        ),
-    ],
-    _: Manager,
-    store: AtStore,
-    numbers: Numbers,
-    once: OnceOnly,
-) -> Response:
-    """One call, now or later, before the numbers of the lists. Period, pace, do-not-call and reschedule rules hold
-    for it as for any other; it is made even if the run has called the number before. While the campaign is PAUSED it
-    waits. A campaign with `whenDone: wait` takes such calls as long as it runs.
-
-    What came of it stands among the results, by its number and attributes.
-    """
-    row = contact_row({"number": call.number, "attributes": call.attributes}, numbers)[1]
-
-    async def reserve() -> str:
-        return secrets.token_hex(8) if once.may_come_again else ""
-
-    async def make(token: str) -> Response:
-        at = 0.0 if call.at is None else call.at.timestamp()
-        number = await store.campaigns.add_call(campaign, row, at=at, now=now(), token=token)
-        return answered(shapes.AddedCall(id=number, message="Call successfully added"))
-
-    return await once(reserve, make)
-
-
-@routes.get(
-    "/dialer/campaigns/{campaign}/calls",
-    summary="Its live calls",
-    response_model=shapes.PageOf[shapes.LiveCall],
-    responses=answers(
-        pages.example(
-            {
-                "attempt": "a0123456789abcdef0123",
-                "number": "123456789",
-                "attributes": {"name": "Eva"},
-                "callList": 1,
-                "run": 1,
-                "phase": "RINGING",
-                "trunk": "carrier",
-                "daemon": "pbx1",
-                "claimedAt": "2026-11-24T09:00:00.990+00:00",
-                "originatedAt": "2026-11-24T09:00:01.000+00:00",
-                "ringingAt": "2026-11-24T09:00:02.100+00:00",
-                "answeredAt": None,
-                "leftIvrAt": None,
-                "connectedAt": None,
-            }
-        )
-    ),
-)
-async def list_campaign_calls(campaign: Id, _: Reader, store: AtStore, page: Paging) -> Response:
-    """Calls under way, in every daemon. What they showed last may be a moment old."""
-    await store.campaigns.read(campaign)
-    total, records = await store.calls.live_page(campaign, page.offset, page.size)
-    return await pages.answer(page, total, records, live_call)
-
-
-@routes.get(
-    "/dialer/campaigns/{campaign}/results",
-    summary="What came of its calls",
-    response_model=shapes.Results,
-    responses=also(answers({"items": [RESULT], "next": "1763974820000-0"}), EXPORTED),
-)
-async def list_campaign_results(
-    *,
-    request: Request,
-    campaign: Id,
-    by: Reader,
-    store: AtStore,
-    numbers: Numbers,
-    cursor: Annotated[
-        str | None,
-        Query(
-            pattern=r"^[0-9]{1,16}-[0-9]{1,16}$", description="`next` of the page before; absent: the oldest."
-        ),
-    ] = None,
-    page_size: PageSize = 100,
-    number: Annotated[str | None, Query(max_length=64, description="Only of this number.")] = None,
-    status: Annotated[Status | None, Query(description="Only with this status.")] = None,
-    run: Annotated[int | None, Query(ge=0, lt=10**9, description="Only of this run.")] = None,
-    since: Annotated[
-        Moment | None,
-        Query(description="Only calls that have ended then or later; ISO 8601 with an offset."),
-    ] = None,
-    form: Annotated[
-        Literal["json", "csv", "ndjson"] | None,
-        Query(alias="format", description="Absent: what the Accept header asks for, else json."),
-    ] = None,
-) -> Response:
-    """Oldest first, one entry for each call. Ask again with `next` as the cursor until it is null.
-
-    A page looks at some thousand results: with a rare filter it may hold few, even none, and still have a `next`. CSV
-    and NDJSON have no pages: they hold everything behind the cursor. Archived results (after `[results] keep_days`)
-    are not among them: `dialer-engine export` reads those, too.
-    """
-    await store.campaigns.read(campaign)
-    wanted = _wanted(number, status, run, numbers)
-    begin = None if since is None else max(0.0, since.timestamp())
-
-    async def read(after: str | None, count: int) -> ResultPage:
-        return await store.results.read(campaign, after=after, since=begin, count=count, wanted=wanted)
-
-    wanted_form = form_wanted(request, form)
-    if wanted_form == JSON:
-        return await pages.cursored(read, cursor, page_size)
-    # The log, not the audit: whoever may only read must not be able to push out what others have changed.
-    _log.info("exported results", campaign=campaign, by=by.name, form=wanted_form)
-    return exported(wanted_form, read, cursor, f"results-{campaign}")
-
-
 # --- how it is told ---
 
 
@@ -549,52 +404,3 @@ def _stats(
         "agents": {},
         "callsPerMinute": per_minute,
     }
-
-
-def live_call(record: AttemptRecord) -> dict[str, object]:
-    """As shapes.LiveCall describes it."""
-    shown = record.progress
-    return {
-        "attempt": record.id,
-        "number": record.number,
-        "attributes": orjson.loads(record.attributes) or [],
-        "callList": record.due.contact.call_list or None,
-        "run": record.run,
-        "phase": record.phase,
-        "trunk": record.trunk,
-        "daemon": record.owner,
-        "claimedAt": iso(record.claimed_at),
-        "originatedAt": shown.get("originated_at") or iso(record.sent_at),
-        **{name: shown.get(field) for name, field in _TIMES.items()},
-    }
-
-
-_TIMES = {
-    "ringingAt": "ringing_at",
-    "answeredAt": "answered_at",
-    "leftIvrAt": "left_ivr_at",
-    "connectedAt": "connected_at",
-}
-
-
-def _wanted(
-    number: str | None, status: Status | None, run: int | None, policy: NumberPolicy
-) -> Callable[[Mapping[str, object]], bool]:
-    identity = None if number is None else _identity(number, policy)
-
-    def wanted(item: Mapping[str, object]) -> bool:
-        return (
-            (status is None or item.get("status") == status)
-            and (run is None or item.get("run") == run)
-            and (identity is None or _identity(str(item.get("number")), policy) == identity)
-        )
-
-    return wanted
-
-
-def _identity(number: str, policy: NumberPolicy) -> str:
-    """As the dialer compares numbers; what it would not dial stands for itself."""
-    try:
-        return normalise(number, policy).identity
-    except Invalid:
-        return number

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Path, Response
 
 from dialer_engine.api import pages, shapes
-from dialer_engine.api.campaigns import live_call
+from dialer_engine.api.calls import live_call
 from dialer_engine.api.do_not_call import ENTRY, shown
 from dialer_engine.api.document import answers
 from dialer_engine.api.exports import RESULT

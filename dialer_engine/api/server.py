@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dialer_engine import log
 from dialer_engine.api import (
     call_lists,
+    calls,
     campaigns,
     do_not_call,
     document,
@@ -70,7 +71,7 @@ def application(
     app.state.numbers = numbers
     app.state.issuer = Issuer(oidc) if oidc and oidc.issuer else None
     problems.install(app)
-    for room in (campaigns, call_lists, ivrs, do_not_call, one_number, events, operation):
+    for room in (campaigns, calls, call_lists, ivrs, do_not_call, one_number, events, operation):
         app.include_router(room.routes)
     app.include_router(token.routes(tokens or ApiSettings()))
     app.include_router(health.router(probes))

@@ -92,10 +92,13 @@ def takes(shape: type[BaseModel], example: object) -> dict[str, Any]:
 
 
 def takes_lines(shape: type[BaseModel], example: object, csv: str, ndjson: str) -> dict[str, Any]:
-    """The same, for one that takes CSV and NDJSON, too."""
+    """The same, for one that takes CSV and NDJSON, too.
+
+    Their schema forbids nothing: a line that cannot be used is named in the answer and left out.
+    """
     whole = takes(shape, example)
     for form, text in ((CSV, csv), (NDJSON, ndjson)):
-        whole["requestBody"]["content"][form] = {"schema": {"type": "string"}, "example": text}
+        whole["requestBody"]["content"][form] = {"schema": {"description": "A line each."}, "example": text}
     return whole
 
 

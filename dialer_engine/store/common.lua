@@ -81,10 +81,10 @@ end
 
 local function read_attempt(id)
   local f = call('HMGET', attempt_key(id), 'campaign', 'run', 'member', 'from', 'score', 'trunk', 'owner',
-                 'identity', 'phase', 'number', 'attributes', 'forbidden')
+                 'identity', 'phase', 'number', 'attributes', 'forbidden', 'result')
   if not f[1] then return nil end
   return {campaign = f[1], run = f[2], member = f[3], from = f[4], score = f[5], trunk = f[6], owner = f[7],
-          identity = f[8], phase = f[9], number = f[10], attributes = f[11], forbidden = f[12]}
+          identity = f[8], phase = f[9], number = f[10], attributes = f[11], forbidden = f[12], result = f[13]}
 end
 
 local function forget_attempt(id, attempt)
@@ -172,11 +172,25 @@ end
 local function result_left(campaign, result)
   if call('SISMEMBER', base .. ':campaigns', campaign) == 0 then return true end
   local through = call('HGET', campaign_key(campaign, 'archived'), 'through')
-  if not through then return false end
-  local last, last_place = string.match(through, '^(%d+)-(%d+)$')
+  local last, last_place = string.match(through or '', '^(%d+)-(%d+)$')
+  if not last then return false end
   local at, place = string.match(result, '^(%d+)-(%d+)$')
   at, last = tonumber(at), tonumber(last)
   return at < last or at == last and tonumber(place) <= tonumber(last_place)
+end
+
+-- Only what is a number can be asked for. Notes of what has left go, a little faster than others come. Another
+-- program's value under this key, or among the notes, harms nothing else.
+local function note_call(identity, campaign, result)
+  if not string.find(identity, '^%+?%d+$') then return end
+  local noted = calls_key(identity)
+  redis.pcall('RPUSH', noted, identity .. ' ' .. campaign .. ' ' .. result)
+  for _ = 1, 2 do
+    local oldest = redis.pcall('LINDEX', noted, 0)
+    local whose, which = string.match(type(oldest) == 'string' and oldest or '', '^%S+ (%d+) (%d+%-%d+)$')
+    if whose and not result_left(whose, which) then break end
+    redis.pcall('LPOP', noted)
+  end
 end
 
 -- One list: an import's key, and rows to the end of a generation. `rows` is identity, row, identity, row ... from

@@ -3,7 +3,7 @@
 local identity, offset, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local found = {}
 for _, entry in ipairs(call('LRANGE', calls_key(identity), 0, -1)) do
-  local number, campaign, result = string.match(entry, '^(%S+) (%d+) (%S+)$')
+  local number, campaign, result = string.match(entry, '^(%S+) (%d+) (%d+%-%d+)$')
   if number == identity and not result_left(campaign, result) then table.insert(found, {campaign, result}) end
 end
 local page = {}

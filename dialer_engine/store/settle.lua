@@ -7,18 +7,16 @@ if not attempt or (owner ~= '' and attempt.owner ~= owner) then return 0 end
 local goes_on = run_goes_on(attempt.campaign, attempt.run)
 local redials = goes_on and next_is == 'REDIAL'
 
-local result = call('XADD', campaign_key(attempt.campaign, 'results'), '*', 'attempt', id, 'run', attempt.run,
-     'member', attempt.member, 'number', attempt.number, 'attributes', attempt.attributes,
-     'redial', redials and at or '', 'at', now, unpack(ARGV, 8 + counters))
-local noted = calls_key(attempt.identity)
-call('RPUSH', noted, attempt.identity .. ' ' .. attempt.campaign .. ' ' .. result)
-for _ = 1, 2 do  -- notes of what has left go, a little faster than others come
-  local campaign, oldest = string.match(call('LINDEX', noted, 0), '^%S+ (%d+) (%S+)$')
-  if not result_left(campaign, oldest) then break end
-  call('LPOP', noted)
+-- Whatever fails after the result is written (a key of another program's type) is tried again without a second one.
+if not attempt.result then
+  local result = call('XADD', campaign_key(attempt.campaign, 'results'), '*', 'attempt', id, 'run', attempt.run,
+       'member', attempt.member, 'number', attempt.number, 'attributes', attempt.attributes,
+       'redial', redials and at or '', 'at', now, unpack(ARGV, 8 + counters))
+  call('HSET', attempt_key(id), 'result', result)
+  note_call(attempt.identity, attempt.campaign, result)
+  local stats = campaign_key(attempt.campaign, 'stats:' .. attempt.run)
+  for i = 8, 7 + counters do redis.pcall('HINCRBY', stats, ARGV[i], 1) end
 end
-local stats = campaign_key(attempt.campaign, 'stats:' .. attempt.run)
-for i = 8, 7 + counters do call('HINCRBY', stats, ARGV[i], 1) end
 if redials then
   call('ZADD', campaign_key(attempt.campaign, 'due'), at, member)
 elseif goes_on and next_is == 'RETURN' then

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
 
 from dialer_engine.core.model import AttemptId, CampaignState, Command, Contact, Counts, Due
+from dialer_engine.errors import Rejected
 from dialer_engine.store.records import (
     ClaimKind,
     ClaimReply,
@@ -222,6 +224,65 @@ async def test_a_settlement_counts_once(desk: Desk) -> None:
     assert (view.due, view.due_now, view.live, view.counts.closed) == (1, 1, 0, 0)
     (again,) = await desk.waiting(campaign, now=NOW + 60)
     assert again.due.counts == Counts(1, {"RS_BUSY": 1})
+
+
+@pytest.mark.parametrize("text", ["1 2", "1234\n5678", "1234\x005678", "1\r\nX: 2", "%d+", "", "١٢٣"])
+async def test_a_row_that_is_no_number_is_settled_once_and_leaves_no_note(
+    desk: Desk, raw: Any, text: str
+) -> None:
+    campaign = await desk.running("601")
+    (request,) = desk.requests(await desk.waiting(campaign))
+    await desk.send_claim(campaign, [dataclasses.replace(request, number=text, identity=text)])
+    assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    page = await desk.store.results.read(campaign)
+    assert [item["number"] for item in page.items] == [text]
+    assert (await desk.view(campaign)).live == 0
+    assert await raw("KEYS", "{dialer}:calls:*") == []
+
+
+@pytest.mark.parametrize("garbage", ["", "x", "601 1 tomorrow", "601 one 1-1"])
+async def test_notes_that_are_none_go_and_keep_no_call_from_being_settled(
+    desk: Desk, raw: Any, garbage: str
+) -> None:
+    first, second = await desk.running("601"), await desk.running("601")
+    for campaign in (first, second):
+        request = await desk.call(campaign)
+        assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+        (notes,) = await raw("KEYS", "{dialer}:calls:*")
+        await raw("LPUSH", notes, garbage)
+    total, _ = await desk.store.numbers.calls("601", offset=0, count=10)
+    assert total == 2
+    assert await raw("LLEN", notes) == 3
+
+
+async def test_a_key_of_notes_that_is_another_programs_keeps_no_call_from_being_settled(
+    desk: Desk, raw: Any
+) -> None:
+    first, second = await desk.running("601"), await desk.running("601")
+    request = await desk.call(first)
+    assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    (notes,) = await raw("KEYS", "{dialer}:calls:*")
+    await raw("SET", notes, "mine")
+    request = await desk.call(second)
+    assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    assert len((await desk.store.results.read(second)).items) == 1
+
+
+async def test_a_settlement_that_failed_halfway_is_finished_without_a_second_result(
+    desk: Desk, raw: Any
+) -> None:
+    campaign = await desk.running("601")
+    request = await desk.call(campaign)
+    key, next = f"{{dialer}}:campaign:{campaign}:due", redialed(request.due, NOW + 60)
+    await raw("SET", key, "mine")
+    for _ in range(3):
+        with pytest.raises(Rejected, match="WRONGTYPE"):
+            await desk.store.calls.settle(request.attempt_id, result=BUSY, next=next, now=NOW)
+    await raw("DEL", key)
+    assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=next, now=NOW)
+    assert len((await desk.store.results.read(campaign)).items) == 1
+    assert await desk.store.results.stats(campaign, 1) == {"RS_BUSY": 1}
+    assert ((await desk.view(campaign)).due, (await desk.view(campaign)).live) == (1, 0)
 
 
 async def test_the_reply_of_a_claim_tells_when_the_next_is_due(desk: Desk) -> None:

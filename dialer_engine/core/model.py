@@ -16,6 +16,9 @@ ListId = NewType("ListId", int)
 IvrId = NewType("IvrId", str)
 AttemptId = NewType("AttemptId", str)
 TrunkName = NewType("TrunkName", str)
+QueueName = NewType("QueueName", str)
+Agent = NewType("Agent", str)
+"""The StateInterface of a member: the telephone that can talk to one caller at a time."""
 
 
 class Status(StrEnum):

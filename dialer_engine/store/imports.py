@@ -203,13 +203,24 @@ class Imports:
 async def _poured(
     batches: Batches, write: Callable[[Sequence[NumberedRow]], Awaitable[tuple[int, int]]]
 ) -> tuple[int, int]:
-    """Write all batches, a slice at a time; returns the sums."""
+    """Write all batches, a slice at a time; returns the sums. While one is written, the next is made ready."""
     sums = (0, 0)
-    async for batch in batches:
-        for at in range(0, len(batch), WRITTEN_AT_ONCE):
-            done = await write(batch[at : at + WRITTEN_AT_ONCE])
-            sums = (sums[0] + done[0], sums[1] + done[1])
+    coming = aiter(batches)
+    ahead = asyncio.create_task(_next(coming))
+    try:
+        while (batch := await ahead) is not None:
+            ahead = asyncio.create_task(_next(coming))
+            for at in range(0, len(batch), WRITTEN_AT_ONCE):
+                done = await write(batch[at : at + WRITTEN_AT_ONCE])
+                sums = (sums[0] + done[0], sums[1] + done[1])
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)  # nobody reads on when this has ended
     return sums
+
+
+async def _next(batches: AsyncIterator[Sequence[NumberedRow]]) -> Sequence[NumberedRow] | None:
+    return await anext(batches, None)
 
 
 def _flat(batch: Sequence[NumberedRow]) -> Iterator[str]:

@@ -5,7 +5,7 @@ The daemon serves its API from the loop that drives its calls. How long that loo
 outside: GET /healthz on a connection of its own, a hundred times a second; what it takes while nothing else goes on is
 told as well, for it is in every figure. "Bare" is the same work without the API: the rows checked one after the other
 in a bare loop, and handed to the store by a bare loop. Run: `python -m bench.api [PART ...] [--numbers N]`; the parts
-are upload, export, polling, added. Without one: all of them.
+are lab, upload, export, polling, added. Without one: all of them; `lab` is `added` on the real Asterisk.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from bench.figures import Invalid, load, run, say, share, spread, verdict
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.store import Store
 from dialer_engine.store.contract import contact_row
+from tests.lab.lab import Lab
 from tests.lab.number import rejects, stays
 from tests.rig import Rig
-from tests.simulated import SimulatedLab
+from tests.simulated import AnyLab, SimulatedLab
 from tests.system.api import Api, serve
 
 MILLION = 1_000_000
@@ -46,7 +47,7 @@ ADDED = 60
 RATE = 60.0
 RATED_SECONDS = 20
 BATCH = 500
-PARTS = ("upload", "export", "polling", "added")
+PARTS = ("lab", "upload", "export", "polling", "added")
 TOML = """
 [trunks.wide]
 dial_string = "PJSIP/${num}@carrier"
@@ -304,7 +305,7 @@ async def polling(rig: Rig, api: Api, count: int) -> None:
 # --- added calls ---
 
 
-async def added(rig: Rig, api: Api, lab: SimulatedLab) -> None:
+async def added(rig: Rig, api: Api, lab: AnyLab) -> None:
     campaign = rig.campaign(whenDone="wait", trunk="wide")
     rig.reaches(campaign, "RUNNING")
     secret = b64encode(f"{lab.ari_user}:{lab.ari_password}".encode()).decode()
@@ -329,7 +330,7 @@ async def added(rig: Rig, api: Api, lab: SimulatedLab) -> None:
         latency[way].append((call.invited_at - asked_at) * 1e3)
         await asyncio.sleep(0.05 + 0.013 * (turn % 7))
     say(
-        f"ms from the request to the INVITE, minimum / median / maximum of {ADDED}: added call "
+        f"{lab.version}: ms from the request to the INVITE, minimum / median / maximum of {ADDED}: added call "
         f"{spread(latency['added'], '{:.0f}')}, bare POST {spread(latency['bare'], '{:.0f}')}; {load()}"
     )
     verdict("ms more than a bare POST, median", median(latency["added"]) - median(latency["bare"]), at_most=50)
@@ -338,14 +339,16 @@ async def added(rig: Rig, api: Api, lab: SimulatedLab) -> None:
 
 
 async def measure(stack: ExitStack, parts: Sequence[str], count: int) -> None:
-    lab = stack.enter_context(SimulatedLab())
-    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-api-")))
-    rig = stack.enter_context(Rig(directory, lab, toml=TOML))
-    served = serve(rig)
-    api = Api(served.address, served.token, timeout_seconds=600)
-    rig.until(lambda: rig.logged("asterisk connected"), 20, "the daemon is connected")
+    if "lab" in parts:
+        with ExitStack() as here:
+            lab = here.enter_context(Lab())
+            await added(*served_on(here, lab), lab)
+    if not set(parts) - {"lab"}:
+        return
+    simulated = stack.enter_context(SimulatedLab())
+    rig, api = served_on(stack, simulated)
     if "added" in parts:
-        await added(rig, api, lab)
+        await added(rig, api, simulated)
     if "polling" in parts:
         await polling(rig, api, count)
     if {"upload", "export"} & set(parts):
@@ -355,6 +358,15 @@ async def measure(stack: ExitStack, parts: Sequence[str], count: int) -> None:
             await upload(rig, api, count, quiet)
         if "export" in parts:
             await export(rig, api, count, quiet)
+
+
+def served_on(stack: ExitStack, lab: AnyLab) -> tuple[Rig, Api]:
+    """A daemon on this PBX, and its API."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-api-")))
+    rig = stack.enter_context(Rig(directory, lab, toml=TOML))
+    served = serve(rig)
+    rig.until(lambda: rig.logged("asterisk connected"), 20, "the daemon is connected")
+    return rig, Api(served.address, served.token, timeout_seconds=600)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import rootfs, world
-from .asterisk import Asterisk, Ports
+from .asterisk import Asterisk, LabError, Ports
+from .bare_ami import BareAmi, Event
+from .cable import Cables
 from .world import WorldCall, WorldLog
 
-AGENTS = (*range(1001, 1010), *range(2001, 2004), 3001, 4001)
+CABLED = (6001, 6002)
+AGENTS = (*range(1001, 1061), *range(2001, 2011), 3001, 3002, 4001, *range(5001, 5005), *CABLED)
+WRAP_UP_SECONDS = {
+    **dict.fromkeys(("green", "blue", "amber", "violet"), 5),
+    **dict.fromkeys(("red", "white", "black", "grey", "pink", "cyan", "lime", "navy", "teal", "gold"), 0),
+}
+"""Of every queue, which all have no members at first."""
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "asterisk"
 
 
@@ -31,16 +39,24 @@ class Lab:
     | PJSIP/NUMBER@sipp | `sipp_port`, for `sipp.Sipp` |
     | Local/NUMBER@from-internal | out through `carrier` by a dialplan of FreePBX's shape |
     | Local/NUMBER@from-internal-status | the same, and the dialplan tells `UserEvent(CALLSTATUS)` at the end |
-    | PJSIP/1001 .. 1009, 2001 .. 2003 | agents' telephones: answer by themselves at once, after 3 s |
-    | PJSIP/3001, PJSIP/4001 | agents' telephones that ring for ever, are busy |
+    | PJSIP/1001 .. 1060, 2001 .. 2010 | agents' telephones: answer by themselves at once, after 3 s |
+    | PJSIP/3001, 3002, PJSIP/4001 | agents' telephones that ring for ever, are busy |
+    | PJSIP/5001 .. 5004 | answer at once when they are asked to (Call-Info), else ring for ever |
+    | PJSIP/6001, 6002 | answer at once; their cables can be pulled out (`unplug`), which the PBX finds in 2 s |
     | Local/1001@from-queue/n | the same telephone as FreePBX makes it a member; its hint is in `ext-local` |
-    | queues `green`, `blue` | without members at first; both wrap up 5 s |
+    | queues of `WRAP_UP_SECONDS` | without members at first |
+    | queue `shipped` | the example of config/asterisk/queues.conf |
+    | dialer-queue, ext-queues | contexts with an extension for each queue: the shipped one, one as FreePBX's |
+    | PJSIP/QUEUE@pbx in the world | calls in and comes to that queue; waits-QUEUE: nobody serves him |
+
+    Two users of AMI: `ami_user` may do everything, `shipped_user` what config/asterisk/manager.conf allows.
     """
 
     ari_user = "dialer"
     ari_password = "lab-ari"
     ami_user = "dialer"
     ami_secret = "lab-ami"
+    shipped_user = "shipped"
     ami_host = "127.0.0.1"
     speed = 1.0  # the simulated one's callees may be faster
 
@@ -49,7 +65,9 @@ class Lab:
         self.version = tree.version()
         self._ports = Ports()
         self.http_port, self.ami_port, self.pbx_sip_port, self.world_sip_port = self._ports.take_many(4)
-        self.sipp_port, self._dead_port = self._ports.take_many(2)
+        self.sipp_port, self._dead_port, self.world_ami_port = self._ports.take_many(3)
+        self._cable_ports = dict(zip(CABLED, self._ports.take_many(len(CABLED)), strict=True))
+        self._cables: Cables | None = None
         self.ari_url = f"http://127.0.0.1:{self.http_port}"
         self.pbx = Asterisk("pbx", tree, self._pbx_files())
         self.world = Asterisk("world", tree, {})
@@ -62,6 +80,9 @@ class Lab:
 
     def start(self) -> None:
         """Both at once, and wait for both."""
+        self._cables = self._cables or Cables(
+            list(self._cable_ports.values()), self.pbx_sip_port, self.world_sip_port
+        )
         self.world.start()
         self.pbx.start()
 
@@ -69,6 +90,8 @@ class Lab:
         """End both and remove what they wrote."""
         self.pbx.remove()
         self.world.remove()
+        if self._cables is not None:
+            self._cables.close()
         self._ports.close()
 
     def __enter__(self) -> Lab:
@@ -87,6 +110,28 @@ class Lab:
     ) -> WorldCall:
         """The last call to a number, as soon as it exists and fulfils the condition."""
         return self._log.wait_for(number, condition, timeout)
+
+    def callers(self) -> list[WorldCall]:
+        """Who has called in from the world, oldest first."""
+        return self._log.callers()
+
+    def ami(self, *, classes: str = "off", on_event: Callable[[Event], None] | None = None) -> BareAmi:
+        """A session with the PBX that may do everything; use it as a context manager."""
+        return BareAmi(self.ami_port, self.ami_user, self.ami_secret, classes=classes, on_event=on_event)
+
+    def world_ami(self) -> BareAmi:
+        """The same with the world."""
+        return BareAmi(self.world_ami_port, self.ami_user, self.ami_secret)
+
+    def unplug(self, extension: int, *, out: bool = True) -> None:
+        """Pull out the cable of one of CABLED, or put it back."""
+        if self._cables is None:
+            raise RuntimeError("start the lab first")
+        self._cables.pull(self._cable_ports[extension], out=out)
+
+    def queue_log(self) -> Path:
+        """The PBX's own record of its queues (`queue_log.read`)."""
+        return self.pbx.home / "log/queue_log"
 
     def heard(self, number: str) -> Sequence[int]:
         """What a listening callee has heard: 8000 samples a second of sound; silence that is not sent is not there."""
@@ -117,13 +162,14 @@ class Lab:
         return {
             "http.conf": HTTP.format(port=self.http_port),
             "ari.conf": ARI.format(user=self.ari_user, password=self.ari_password),
-            "manager.conf": MANAGER.format(port=self.ami_port, user=self.ami_user, secret=self.ami_secret),
+            "manager.conf": self._manager(),
+            "logger.conf": "[general]\nqueue_log = yes\n[logfiles]\nmessages = notice,warning,error\n",
             "rtp.conf": _rtp(),
             "pjsip.conf": PJSIP_PBX.format(
                 port=self.pbx_sip_port, world=self.world_sip_port, sipp=self.sipp_port, dead=self._dead_port
             )
-            + "".join(AGENT.format(extension=agent, world=self.world_sip_port) for agent in AGENTS),
-            "queues.conf": QUEUES,
+            + "".join(self._telephone(agent) for agent in AGENTS),
+            "queues.conf": queues(),
             "extensions.conf": EXTENSIONS
             + "".join(f"exten => {agent},hint,PJSIP/{agent}\n" for agent in AGENTS)
             + f"\n#include {CONFIG / 'extensions_dialer.conf'}\n",
@@ -132,12 +178,40 @@ class Lab:
     def _world_files(self) -> dict[str, str]:
         return {
             "rtp.conf": _rtp(),
-            "pjsip.conf": PJSIP_WORLD.format(port=self.world_sip_port),
+            "pjsip.conf": PJSIP_WORLD.format(port=self.world_sip_port, pbx=self.pbx_sip_port),
             "extensions.conf": world.dialplan(self._log.path, self._heard),
             "http.conf": "[general]\nenabled = no\n",
             "ari.conf": "[general]\nenabled = no\n",
-            "manager.conf": "[general]\nenabled = no\n",
+            "manager.conf": MANAGER.format(port=self.world_ami_port)
+            + USER.format(user=self.ami_user, secret=self.ami_secret),
         }
+
+    def _manager(self) -> str:
+        """The shipped file with its user under another name, and the one who may do everything."""
+        shipped = (CONFIG / "manager.conf").read_text()
+        for written, ours in (
+            ("port = 5038", f"port = {self.ami_port}"),
+            ("[dialer]", f"[{self.shipped_user}]"),
+            ("secret = CHANGE-ME", f"secret = {self.ami_secret}"),
+        ):
+            if written not in shipped:
+                raise LabError(f"the shipped manager.conf has no {written}")
+            shipped = shipped.replace(written, ours)
+        return shipped + USER.format(user=self.ami_user, secret=self.ami_secret)
+
+    def _telephone(self, extension: int) -> str:
+        port = self._cable_ports.get(extension, self.world_sip_port)
+        qualify = "qualify_frequency = 1\nqualify_timeout = 1.0\n" if extension in CABLED else ""
+        return AGENT.format(extension=extension, port=port) + qualify
+
+
+def queues() -> str:
+    """The shipped example under the name `shipped`, and a queue for each of WRAP_UP_SECONDS."""
+    shipped = (CONFIG / "queues.conf").read_text().replace("[green]", "[shipped]")
+    ours = "".join(
+        f"\n[{name}](campaigns)\nwrapuptime = {seconds}\n" for name, seconds in WRAP_UP_SECONDS.items()
+    )
+    return shipped + QUEUES + ours
 
 
 def _rtp() -> str:
@@ -170,7 +244,9 @@ enabled = yes
 bindaddr = 127.0.0.1
 port = {port}
 timestampevents = yes
+"""
 
+USER = """
 [{user}]
 secret = {secret}
 read = agent,user,system,call,dialplan,reporting,config
@@ -180,6 +256,7 @@ writetimeout = 10000
 
 PJSIP_PBX = """[global]
 taskprocessor_overload_trigger = pjsip_only
+endpoint_identifier_order = username,ip
 
 [udp]
 type = transport
@@ -245,6 +322,17 @@ aors = sipp
 type = aor
 contact = sip:127.0.0.1:{sipp}
 
+[inbound](trunk)
+aors = inbound
+context = calls-in
+[inbound]
+type = aor
+max_contacts = 1
+[inbound]
+type = identify
+endpoint = inbound
+match = 127.0.0.1
+
 """
 
 AGENT = """
@@ -254,7 +342,7 @@ context = from-internal
 device_state_busy_at = 1
 [{extension}]
 type = aor
-contact = sip:{extension}@127.0.0.1:{world}
+contact = sip:{extension}@127.0.0.1:{port}
 """
 
 PJSIP_WORLD = """[global]
@@ -277,7 +365,7 @@ aors = pbx
 
 [pbx]
 type = aor
-max_contacts = 1
+contact = sip:127.0.0.1:{pbx}
 
 [pbx]
 type = identify
@@ -298,21 +386,14 @@ username = challenged
 password = nobody-knows
 """
 
-QUEUES = """[general]
-autofill = yes
-shared_lastcall = yes
-
+QUEUES = """
 [campaigns](!)
 strategy = leastrecent
 retry = 1
 timeout = 15
 ringinuse = no
-wrapuptime = 5
 setinterfacevar = yes
 setqueueentryvar = yes
-
-[green](campaigns)
-[blue](campaigns)
 """
 
 # A dialplan with the habits of FreePBX's outgoing routes, which hide from the originator what the carrier
@@ -348,9 +429,25 @@ exten => s,1,AMD()
 [from-trunk]
 exten => _X.,1,Hangup(21)
 
+; who calls in comes to the queue he dials; whoever waits-QUEUE is served by nobody: its members' penalty is higher;
+; "limited" is FreePBX's queue lime
+[calls-in]
+exten => _[a-z].,1,Answer()
+ same => n,Goto(dialer-queue,${EXTEN},1)
+exten => _waits-.,1,Answer()
+ same => n,Set(QUEUE_MAX_PENALTY=1)
+ same => n,Goto(dialer-queue,${EXTEN:6},1)
+exten => limited,1,Answer()
+ same => n,Goto(ext-queues,lime,1)
+
+; a queue as FreePBX makes it: it has a longest wait of its own (4 s), and who comes back is hung up
+[ext-queues]
+exten => _[a-z].,1,Queue(${EXTEN},t,,,4)
+ same => n,Hangup()
+
 ; a queue's members as FreePBX makes them: Local/1001@from-queue/n with the hint of the extension
 [from-queue]
-exten => _XXXX,1,Dial(PJSIP/${EXTEN},20)
+exten => _XXXX,1,Dial(PJSIP/${EXTEN},20,b(dialer-auto-answer^s^1))
  same => n,Hangup()
 
 [ext-local]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,8 @@ class WorldCall:
     keys: tuple[tuple[str, float], ...] = ()  # each key with its instant
     ended_at: float | None = None
     ended_by: Literal["world", "pbx"] | None = None
+    attempt: str | None = None  # of a telephone: what the PBX said it is for (X-Dialer-Attempt)
+    asked_to_answer: bool = False  # of a telephone: by Call-Info
 
     @property
     def duration(self) -> float | None:
@@ -46,19 +48,29 @@ class WorldLog:
         self._offset = 0
         self._rest = b""
         self._calls: dict[str, WorldCall] = {}
+        self._callers: dict[str, WorldCall] = {}  # who calls in
         self._reading = threading.Lock()  # tests wait for calls in threads
 
     def calls(self) -> list[WorldCall]:
         """Every call so far, in the order of their INVITEs."""
         with self._reading:
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                fresh = file.read()
-            self._offset += len(fresh)
-            *lines, self._rest = (self._rest + fresh).split(b"\n")
-            for line in lines:
-                self._note(line.decode(errors="replace"))
+            self._read()
             return sorted(self._calls.values(), key=lambda call: (call.invited_at, call.key))
+
+    def callers(self) -> list[WorldCall]:
+        """Who has called in and been answered by the PBX, `dialled` what they dialled, oldest first."""
+        with self._reading:
+            self._read()
+            return sorted(self._callers.values(), key=lambda call: (call.invited_at, call.key))
+
+    def _read(self) -> None:
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            fresh = file.read()
+        self._offset += len(fresh)
+        *lines, self._rest = (self._rest + fresh).split(b"\n")
+        for line in lines:
+            self._note(line.decode(errors="replace"))
 
     def of(self, number: str | None) -> list[WorldCall]:
         """Those to one number; None: every one."""
@@ -79,28 +91,39 @@ class WorldLog:
         fields = line.split("|")
         if len(fields) < 3:
             return
-        key, event, at = fields[0], fields[1], float(fields[2])
+        key, event, at, details = fields[0], fields[1], float(fields[2]), fields[3:]
         if event == "INVITE":
             self._calls[key] = WorldCall(
-                key=key, number=fields[3][-12:], dialled=fields[3], caller_id=fields[4], invited_at=at
+                key=key, number=details[0][-12:], dialled=details[0], caller_id=details[1], invited_at=at
             )
-            return
-        call = self._calls.get(key)
-        if call is None:
-            return
-        if event == "RINGING" and call.ringing_at is None:
-            call = replace(call, ringing_at=at)
-        elif event == "PROGRESS" and call.progress_at is None:
-            call = replace(call, progress_at=at)
-        elif event == "ANSWER":
+        elif event == "CALLS":
+            self._callers[key] = WorldCall(
+                key=key, number="", dialled=details[0], caller_id=details[1], invited_at=at, answered_at=at
+            )
+        else:
+            calls = self._callers if key in self._callers else self._calls
+            if key in calls:
+                calls[key] = _after(calls[key], event, at, details)
+
+
+def _after(call: WorldCall, event: str, at: float, details: Sequence[str]) -> WorldCall:
+    """The call with one more event in it."""
+    match event:
+        case "RINGING":
+            call = replace(call, ringing_at=call.ringing_at or at)
+        case "PROGRESS":
+            call = replace(call, progress_at=call.progress_at or at)
+        case "ANSWER":
             call = replace(call, answered_at=at)
-        elif event == "REJECT":
-            call = replace(call, rejected_at=at, rejected_by=int(fields[3]))
-        elif event == "KEY":
-            call = replace(call, keys=(*call.keys, (fields[3], at)))
-        elif event == "HANGUP":
-            call = replace(call, ended_at=at, ended_by="world" if fields[3] == "world" else "pbx")
-        self._calls[key] = call
+        case "REJECT":
+            call = replace(call, rejected_at=at, rejected_by=int(details[0]))
+        case "KEY":
+            call = replace(call, keys=(*call.keys, (details[0], at)))
+        case "TELEPHONE":
+            call = replace(call, attempt=details[0] or None, asked_to_answer=details[1] == "1")
+        case "HANGUP":
+            call = replace(call, ended_at=at, ended_by="world" if details[0] == "world" else "pbx")
+    return call
 
 
 def now() -> float:
@@ -233,19 +256,41 @@ exten => i,1,GoSub(log,s,1(REJECT,404))
  same => n,Set(ENDER=world)
  same => n,PJSIPHangup(404)
 
-; telephones of agents: 1xxx answer by themselves at once, 2xxx ring 3 s, 3xxx never answer, 4xxx are busy
+; Telephones of agents. They hang up after TALK(extension), "SHORTEST-LONGEST" in tenths of a second; without, never.
 [telephone]
-exten => _1XXX,1,Set(RING=0)
- same => n,GoSub(answer,s,1)
- same => n,Wait(7200)
-exten => _2XXX,1,Set(RING=3)
- same => n,GoSub(answer,s,1)
- same => n,Wait(7200)
-exten => _3XXX,1,GoSub(log,s,1(RINGING))
+exten => _XXXX,1,Set(ASKED=${REGEX("answer-after=0" ${PJSIP_HEADER(read,Call-Info)})})
+ same => n,GoSub(log,s,1(TELEPHONE,${PJSIP_HEADER(read,X-Dialer-Attempt)}|${ASKED}))
+ same => n,Set(RING=0)
+ same => n,Goto(${NUMBER:0:1},1)
+; 1xxx and 6xxx answer at once, 2xxx after 3 s
+exten => 6,1,Goto(1,1)
+exten => 2,1,Set(RING=3)
+ same => n,Goto(1,1)
+exten => 1,1,GoSub(answer,s,1)
+ same => n,Set(TALK=${GLOBAL(TALK${NUMBER})})
+ same => n,GotoIf($["${TALK}" = ""]?stay)
+ same => n,GoSub(until,s,1($[${RAND(${CUT(TALK,-,1)},${CUT(TALK,-,2)})} / 10]))
+ same => n,Set(ENDER=world)
+ same => n,Hangup(16)
+ same => n(stay),Wait(7200)
+; 5xxx answer at once when the PBX asks them to, else they ring for ever as 3xxx do
+exten => 5,1,GotoIf($["${ASKED}" = "1"]?1,1:3,1)
+exten => 3,1,GoSub(log,s,1(RINGING))
  same => n,Ringing()
  same => n,Wait(7200)
-exten => _4XXX,1,Set(ENDER=world)
+exten => 4,1,GoSub(log,s,1(REJECT,486))
+ same => n,Set(ENDER=world)
  same => n,PJSIPHangup(486)
 exten => i,1,Set(ENDER=world)
  same => n,PJSIPHangup(404)
+
+; Who calls in: stays STAY seconds after the PBX has answered, whatever happens.
+[caller]
+exten => s,1,Set(KEY=${CHANNEL(pjsip,call-id)})
+ same => n,Set(FILE(@LOG@,,,al,u)=${KEY}|CALLS|${STRFTIME(,,%s.%3q)}|${DIALLED}|${CALLER})
+ same => n,Set(CHANNEL(hangup_handler_push)=ended,s,1)
+ same => n,Set(ENDER=pbx)
+ same => n,Wait(${STAY})
+ same => n,Set(ENDER=world)
+ same => n,Hangup(16)
 """

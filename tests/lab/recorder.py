@@ -62,9 +62,9 @@ class Steps(Generic[Value]):
     def at(self, instant: float) -> Value:
         return self._values[bisect.bisect_right(self._instants, instant) - 1]
 
-    def is_over(self, instant: float) -> bool:
-        """Does nothing change any more after this?"""
-        return self._instants[-1] <= instant
+    def remains(self, value: Value, since: float) -> bool:
+        """Is it this from then on for ever?"""
+        return self._instants[-1] <= since and self._values[-1] == value
 
     def changes(self, begin: float, end: float) -> Sequence[float]:
         """The instants after `begin` and until `end` at which it changes."""
@@ -313,8 +313,19 @@ class Recorder:
     def judge(
         self, calls: Sequence[WorldCall], campaigns: Sequence[Watched], *, sharing: Sequence[Sequence[int]] = ()
     ) -> Verdict:
-        """`calls` are the world's; `sharing` names groups of campaigns, by their place, whose agents are shared."""
-        return Verdict(list(_Bench(self.history(), campaigns, sharing).judge(calls)))
+        """By all that has been heard so far (see `judge`)."""
+        return judge(self.history(), calls, campaigns, sharing=sharing)
+
+
+def judge(
+    history: History,
+    calls: Sequence[WorldCall],
+    campaigns: Sequence[Watched],
+    *,
+    sharing: Sequence[Sequence[int]] = (),
+) -> Verdict:
+    """`calls` are the world's; `sharing` names groups of campaigns, by their place, whose agents are shared."""
+    return Verdict(list(_Bench(history, campaigns, sharing).judge(calls)))
 
 
 class _Bench:
@@ -357,18 +368,23 @@ class _Bench:
         for each in self._history.queues.values():
             instants.update(each.available.changes(begin, end), each.waiting.changes(begin, end))
         for calls in self._before:
-            calls[:] = [(one, steps) for one, steps in calls if not steps.is_over(begin)]
+            calls[:] = [(one, steps) for one, steps in calls if not steps.remains(False, begin)]
             for _, steps in calls:
                 instants.update(steps.changes(begin, end))
-        best = max(instants, key=lambda at: (self._margin(place, at), at))
-        held = [at for at in instants if self._margin(place, at) >= 0]
+        margins = [(at, self._margin(place, at)) for at in sorted(instants)]
+        best, margin = max(margins, key=lambda pair: (pair[1], pair[0]))
+        held_until = [  # each margin holds until the next instant
+            ends_at
+            for (_, each), ends_at in zip(margins, [*sorted(instants)[1:], end], strict=True)
+            if each >= 0
+        ]
         return Judged(
             call=call,
             queue=self._campaigns[place].queue,
             available=len(queue.available.at(best)),
             unserved=self._unserved(place, best),
-            margin=self._margin(place, best),
-            lookback_seconds=end - max(held) if held else math.inf,
+            margin=margin,
+            lookback_seconds=end - max(held_until, default=-math.inf),
         )
 
     def _unserved(self, place: int, at: float) -> int:

@@ -38,7 +38,7 @@ from dialer_engine import log
 from dialer_engine.archive import Archive
 from dialer_engine.core.model import AttemptId, CampaignId, Command, Contact, Counts, Due, TrunkName
 from dialer_engine.store import Store
-from dialer_engine.store.records import ClaimRequest, PinnedList, ReadRow, RedialAt
+from dialer_engine.store.records import ClaimRequest, PinnedList, ReadRow, RedialAt, SettleKind
 from tests.lab.number import answers, rejects
 from tests.rig import Rig
 from tests.simulated import SimulatedLab
@@ -195,13 +195,14 @@ class Caller:
         """Everybody waits for a re-dial afterwards."""
         answered = request.due.contact.row % SETTLED_EVERY == 0
         again = Due(request.due.contact, Counts(1, {"TERMINATED/CONFIRMED" if answered else "RS_BUSY": 1}))
-        return await self._store.calls.settle(
+        kind = await self._store.calls.settle(
             request.attempt_id,
             owner="bench",
             result=survey(now) if answered else busy(now),
             next=RedialAt(again, now + 3600 + request.due.contact.row / 1000),
             now=now,
         )
+        return kind is SettleKind.DONE
 
 
 def moment(epoch: float) -> str:

@@ -7,7 +7,8 @@ A file holds the results of one campaign that were settled on one UTC day, oldes
 named by the ids of its first and last result in the stream of docs/redis.md, and by how many it holds. A line is
 the item of spec section 7 with its `id` in front. `Archive.move` may be killed at any step:
 
-1. One daemon at a time has the lease in Redis, and one process the lock of the campaign's directory.
+1. One daemon at a time has the lease in Redis, and one process the lock of the campaign's directory. From now on
+   nobody amends what is to be moved; what was amended is written as it reads.
 2. The results of a day go to a hidden file, which is synced. It is whole if its first result is still in Redis
    after its last has been read: then nobody has removed any in between.
 3. The file gets its name, and the directory is synced.
@@ -41,7 +42,7 @@ import orjson
 from dialer_engine import log
 from dialer_engine.core.model import CampaignId
 from dialer_engine.errors import Conflict, Rejected, Unavailable
-from dialer_engine.store.results import Entry, Results, before_instant, item
+from dialer_engine.store.results import Entry, Results, before_instant, item, place
 
 LEASE_SECONDS = 120
 READ_AT_ONCE = 500  # results
@@ -78,6 +79,7 @@ class Archive:
             for campaign in campaigns:
                 try:
                     moved = await self._move_campaign(campaign, _day(before).timestamp(), owner)
+                    await self.results.drop_amendments(campaign)
                 except Rejected as exc:  # what stands there is no stream: it harms itself alone
                     _log.warning("results not archived", campaign=campaign, reason=str(exc))
                     continue
@@ -105,14 +107,14 @@ class Archive:
             page = await self.results.entries(campaign, after=last, count=READ_AT_ONCE)
             file = await asyncio.to_thread(self._first_behind, campaign, last)
             # What lies before the file stands in Redis alone: after a backup was restored, or files were brought here.
-            ahead = page if file is None else [one for one in page if _place(one[0]) < _place(file.first)]
+            ahead = page if file is None else [one for one in page if place(one[0]) < place(file.first)]
             for _, fields in ahead:
                 yield item(fields)
             if ahead:
                 last = ahead[-1][0]
             elif file is not None:
                 async for id, result in _lines(file):
-                    if _place(id) > _place(last):
+                    if place(id) > place(last):
                         yield result
                 last = file.last
             if file is None and len(page) < READ_AT_ONCE:
@@ -123,7 +125,7 @@ class Archive:
         archived = await self.results.archived(campaign)
         if archived.through is None:
             return None
-        if since is not None and _place(archived.through) <= _place(before_instant(since)):
+        if since is not None and place(archived.through) <= place(before_instant(since)):
             return None
         here = await asyncio.to_thread(self._count, campaign)
         lacking = sum(archived.by.values()) - here
@@ -133,6 +135,7 @@ class Archive:
         moved = 0
         if not await self.results.entries(campaign, before=before, count=1):
             return moved
+        await self.results.close(campaign, before)
         directory = self._place_of(campaign)
         try:
             with _locked(directory):
@@ -185,16 +188,16 @@ class Archive:
         except OSError as exc:
             raise _trouble(self._place_of(campaign), exc.strerror or str(exc)) from exc
         files = (ArchiveFile.of(self._place_of(campaign) / name) for name in names)
-        return sorted(filter(None, files), key=lambda one: (_place(one.first), _place(one.last)))
+        return sorted(filter(None, files), key=lambda one: (place(one.first), place(one.last)))
 
     def _first_behind(self, campaign: CampaignId, id: str) -> ArchiveFile | None:
-        return next((one for one in self._files(campaign) if _place(one.last) > _place(id)), None)
+        return next((one for one in self._files(campaign) if place(one.last) > place(id)), None)
 
     def _count(self, campaign: CampaignId) -> int:
         """Results in the files; a file whose results stand in those before it adds none."""
         count, last = 0, "0-0"
         for file in self._files(campaign):
-            if _place(file.last) > _place(last):
+            if place(file.last) > place(last):
                 count, last = count + file.count, file.last
         return count
 
@@ -319,15 +322,9 @@ def _line(id: str, fields: Mapping[str, str]) -> bytes:
         return orjson.dumps({"id": id} | dict(fields) | {"id": id}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _place(id: str) -> tuple[int, int]:
-    """An id of the stream as it is compared."""
-    milliseconds, _, number = id.partition("-")
-    return int(milliseconds), int(number)
-
-
 def _instant(id: str) -> datetime:
     """When an entry was written."""
-    return datetime.fromtimestamp(_place(id)[0] / 1000, UTC)
+    return datetime.fromtimestamp(place(id)[0] / 1000, UTC)
 
 
 def _day(at: datetime) -> datetime:

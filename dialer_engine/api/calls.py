@@ -1,4 +1,4 @@
-"""A campaign's calls: added by hand, live, and what came of them."""
+"""A campaign's calls: added by hand, live, what agents say of them, and what came of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import orjson
-from fastapi import Body, Query, Request, Response
+from fastapi import Body, Path, Query, Request, Response
 
 from dialer_engine import log
 from dialer_engine.api import pages, shapes
@@ -29,13 +29,18 @@ from dialer_engine.api.requests import (
 )
 from dialer_engine.api.rights import Manager, Reader
 from dialer_engine.core.compliance import NumberPolicy, normalise
-from dialer_engine.core.model import Status
-from dialer_engine.errors import Invalid
-from dialer_engine.store.contract import Row, contact_row
-from dialer_engine.store.records import AttemptRecord, ResultPage
+from dialer_engine.core.model import AttemptId, Status
+from dialer_engine.errors import Conflict, Invalid, NotFound
+from dialer_engine.store.contract import Disposition, Row, contact_row
+from dialer_engine.store.records import AttemptRecord, DisposeKind, ResultPage
 
 routes = router("campaigns")
 _log = log.get("api")
+
+_SAID = {
+    DisposeKind.PENDING: "The result of the call will say so",
+    DisposeKind.AMENDED: "Result successfully amended",
+}
 
 
 class NewCall(Row):
@@ -103,6 +108,9 @@ async def add_campaign_call(
                 "callList": 1,
                 "run": 1,
                 "phase": "RINGING",
+                "agent": None,
+                "queue": None,
+                "disposition": None,
                 "trunk": "carrier",
                 "daemon": "pbx1",
                 "claimedAt": "2026-11-24T09:00:00.990+00:00",
@@ -120,6 +128,39 @@ async def list_campaign_calls(campaign: Id, _: Reader, store: AtStore, page: Pag
     await store.campaigns.read(campaign)
     total, records = await store.calls.live_page(campaign, page.offset, page.size)
     return await pages.answer(page, total, records, live_call)
+
+
+@routes.put(
+    "/dialer/calls/{attempt}/extStatus",
+    summary="What the agent says of a call",
+    response_model=shapes.Disposed,
+    responses=answers(
+        {"id": "a0123456789abcdef0123", "state": "PENDING", "message": _SAID[DisposeKind.PENDING]},
+        conflict="The call has not come to an agent yet.",
+    ),
+)
+async def dispose_call(
+    attempt: Annotated[
+        AttemptId, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The call: its `attempt`.")
+    ],
+    said: Annotated[Disposition, Body(openapi_examples={"sold": {"value": {"extStatus": "SOLD"}}})],
+    by: Manager,
+    store: AtStore,
+) -> Response:
+    """The agent's disposition, for a call that has reached one. Until his wrap-up ends (at most 60 s) it is the
+    extStatus of the result and chooses the reschedule rule (PENDING); later it amends the result, and what followed
+    for the number stays (AMENDED). The last one counts; the same one again changes nothing.
+
+    Results that are archived (after `[results] keep_days`) are not amended any more.
+    """
+    kind = await store.calls.dispose(attempt, said.ext_status, by=by.name, now=now())
+    match kind:
+        case DisposeKind.NOT_FOUND:
+            raise NotFound(f"no call {attempt} has reached an agent, or its result is archived")
+        case DisposeKind.NO_AGENT:
+            raise Conflict(f"call {attempt} has not come to an agent yet")
+        case DisposeKind.PENDING | DisposeKind.AMENDED:
+            return answered(shapes.Disposed(id=attempt, state=kind.value, message=_SAID[kind]))
 
 
 @routes.get(
@@ -188,6 +229,9 @@ def live_call(record: AttemptRecord) -> dict[str, object]:
         "callList": record.due.contact.call_list or None,
         "run": record.run,
         "phase": record.phase,
+        "agent": shown.get("agent") or None,
+        "queue": shown.get("queue") or None,
+        "disposition": record.disposition,
         "trunk": record.trunk,
         "daemon": record.owner,
         "claimedAt": iso(record.claimed_at),

@@ -10,7 +10,7 @@ from fastapi import Body, Path, Query, Response
 from pydantic import Field
 
 from dialer_engine import log
-from dialer_engine.api import pages, shapes
+from dialer_engine.api import pages, shapes, stats
 from dialer_engine.api.document import answers
 from dialer_engine.api.requests import (
     AtStore,
@@ -26,7 +26,7 @@ from dialer_engine.api.requests import (
     seen,
 )
 from dialer_engine.api.rights import Manager, Principal, Reader
-from dialer_engine.core.model import CampaignId, CampaignState, Command, Status
+from dialer_engine.core.model import CampaignId, CampaignState, Command
 from dialer_engine.errors import Invalid
 from dialer_engine.store import Store
 from dialer_engine.store.contract import CampaignDefinition, Document, Name
@@ -263,38 +263,24 @@ async def control_campaign(
     "/dialer/campaigns/{campaign}/stats",
     summary="Counters and rates",
     response_model=shapes.Stats,
-    responses=answers(
-        {
-            "state": "RUNNING",
-            "activity": "DIALING",
-            "run": 1,
-            "numbers": {
-                "total": 1000,
-                "waiting": 600,
-                "scheduled": 40,
-                "live": 10,
-                "closed": 348,
-                "refused": 2,
-            },
-            "calls": {"TERMINATED": 240, "RS_BUSY": 60, "RS_NOANSWER": 88},
-            "answerRate": 0.6186,
-            "abandonRate": None,
-            "secondsToAgent": {},
-            "agents": {},
-            "callsPerMinute": 42.0,
-        }
-    ),
+    responses=answers(stats.EXAMPLE),
 )
-async def show_campaign_stats(campaign: Id, _: Reader, store: AtStore) -> Response:
-    """Of the current run, or of the last one."""
+async def show_campaign_stats(
+    campaign: Id,
+    _: Reader,
+    store: AtStore,
+    hours: Annotated[int, Query(ge=1, le=168, description="How many of the last hours are told apart.")] = 24,
+) -> Response:
+    """Of the current run, or of the last one. Calls count when they are settled: with an agent, when his wrap-up is
+    over."""
     at = now()
     view = await store.campaigns.view(campaign, now=at)
-    counts, per_minute, plan = await asyncio.gather(
-        store.results.stats(campaign, view.run),
+    counted, per_minute, plan = await asyncio.gather(
+        store.stats.read(campaign, view.run, hours=hours, now=at),
         store.results.per_minute(campaign, now=at),
         _last_plan(store, view),
     )
-    return answered(_stats(view, counts, per_minute, plan))
+    return answered(stats.shown(view, counted, per_minute, plan))
 
 
 @routes.get(
@@ -376,31 +362,4 @@ def _version(numbered: tuple[int, Mapping[str, Any]]) -> dict[str, object]:
         "at": iso(version["at"]),
         "by": version["by"],
         "definition": version["definition"],
-    }
-
-
-def _stats(
-    view: CampaignView, counts: Mapping[str, int], per_minute: float, plan: Mapping[str, object] | None
-) -> dict[str, object]:
-    calls = {status.value: counts[status] for status in Status if counts.get(status)}
-    dialed = sum(calls.values()) - calls.get(Status.RS_BLACKLIST.value, 0)
-    run = view.counts
-    return {
-        "state": view.state,
-        "activity": plan and plan["limit"],
-        "run": view.run,
-        "numbers": {
-            "total": run.read - run.repeats,
-            "waiting": view.fresh,
-            "scheduled": view.due,
-            "live": view.live,
-            "closed": run.closed,
-            "refused": run.refused,
-        },
-        "calls": calls,
-        "answerRate": round(counts.get("answered", 0) / dialed, 4) if dialed else None,
-        "abandonRate": None,
-        "secondsToAgent": {},
-        "agents": {},
-        "callsPerMinute": per_minute,
     }

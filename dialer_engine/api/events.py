@@ -46,6 +46,10 @@ _EXAMPLE = (
     "id: 1763974820000-0\nevent: result\n"
     'data: {"kind":"result","at":"2026-11-24T09:00:20.000+00:00","campaign":1,"run":1,'
     '"attempt":"a0123456789abcdef0123","number":"123456789","status":"RS_BUSY","redialAt":null}\n\n'
+    "id: 1763974825000-0\nevent: connected\n"
+    'data: {"kind":"connected","at":"2026-11-24T09:00:25.000+00:00","campaign":1,"run":1,'
+    '"attempt":"a0123456789abcdef0124","number":"987654321","agent":"Eva","queue":"green",'
+    '"attributes":{"name":"Jan"},"secondsToAgent":0.612}\n\n'
 )
 
 
@@ -84,9 +88,10 @@ async def follow_events(
         int | None, Query(ge=1, le=10**9, description="The stream ends after so many events; absent: never.")
     ] = None,
 ) -> Response:
-    """Server-sent events, one JSON object each. `event` is its kind: `state` (of a campaign), `result` (a call has
-    been settled), `limit` (what binds a campaign's pace has changed), `trunk` (closed or open again), `stop`
-    (everything, or its end), `edit` (of a campaign, list, IVR or do-not-call list).
+    """Server-sent events, one JSON object each. `event` is its kind: `state` (of a campaign), `connected` (a call has
+    reached an agent: `campaign`, `run`, `attempt`, `number`, `agent`, `queue`, `attributes` and `secondsToAgent`, for
+    screen pops), `result` (a call has been settled), `limit` (what binds a campaign's pace has changed), `trunk`
+    (closed or open again), `stop` (everything, or its end), `edit` (of a campaign, list, IVR or do-not-call list).
 
     The last 20,000 or so are kept, over restarts too. `missed` says that there were more behind `Last-Event-ID` than
     are kept: read anew how things stand. The stream ends when its token does.

@@ -32,6 +32,7 @@ RESULT = {
     "cause": 16,
     "sipCode": None,
     "agent": None,
+    "queue": None,
     "recording": None,
     "originatedAt": "2026-11-24T09:00:01.000+00:00",
     "ringingAt": "2026-11-24T09:00:02.100+00:00",

@@ -102,6 +102,17 @@ class AddedCall(Shape):
     message: str
 
 
+class Disposed(Shape):
+    """What the agent has said counts."""
+
+    id: str
+    """The attempt."""
+    state: Literal["PENDING", "AMENDED"]
+    """PENDING: the call is not settled yet, its result will say it, and it chooses the reschedule rule. AMENDED: the
+    result says it now; what followed for the number stays."""
+    message: str
+
+
 class Version(Shape):
     """A definition as it was saved by the API or the command line."""
 
@@ -128,6 +139,62 @@ class Numbers(Shape):
     """Rows that are no numbers."""
 
 
+Count = Annotated[int, Field(ge=0)]
+
+
+class Tally(Shape):
+    """Calls that have ended, counted as their results say."""
+
+    calls: Count
+    answered: Count
+    queued: Count
+    """Answered calls that reached the queue or were to reach it."""
+    connected: Count
+    """Of the queued: those that reached an agent."""
+    abandoned: Count
+    """Of the queued: those that no agent took within `endpoint.abandonAfter` of leaving the IVR, later or never."""
+    lost: Count
+    """RS_LOST: hung up while they waited."""
+    timed_out: Count
+    """RS_TIMEOUT: the queue's time ran out."""
+    answer_rate: Share | None
+    """Answered calls / calls that were made; null without any."""
+    abandon_rate: Share | None
+    """Abandoned / queued; null without any."""
+    seconds_to_agent: float | None
+    """From leaving the IVR to the agent, on an average of the connected calls."""
+    talk_seconds: float
+    """With agents, in sum."""
+
+
+class HourTally(Tally):
+    hour: Instant
+    """When it began (UTC). A call belongs to the hour in which it ended."""
+
+
+class ListTally(Tally):
+    call_list: int | None
+    """Null: calls that were added to the run."""
+
+
+class SecondsToAgent(Shape):
+    """From leaving the IVR to the agent; empty before the first connected call."""
+
+    average: float | None = None
+
+
+class QueueNow(Shape):
+    """The queue as the last plan saw it; empty when no daemon plans for one. What is not known is left out."""
+
+    logged_in: Count | None = None
+    available: Count | None = None
+    in_call: Count | None = None
+    paused: Count | None = None
+    wrapping_up: Count | None = None
+    waiting: Count | None = None
+    """Callers from anywhere who wait and are not being offered to an agent."""
+
+
 class Stats(Shape):
     """Counters and rates of the current run."""
 
@@ -137,14 +204,26 @@ class Stats(Shape):
     numbers: Numbers
     calls: dict[Status, int]
     """Calls that have ended, by status; one with none is left out."""
+    answered: Count
+    queued: Count
+    """Answered calls that reached the queue or were to reach it."""
+    connected: Count
+    """Of the queued: those that reached an agent."""
+    abandoned: Count
+    """Of the queued: those that no agent took within `endpoint.abandonAfter` of leaving the IVR, later or never."""
     answer_rate: Share | None
-    """Answered calls / calls that have ended; null before the first."""
+    """Answered calls / calls that were made; null before the first."""
     abandon_rate: Share | None
-    """Abandoned calls / answered calls that reached the queue or were to reach it; null before the first."""
-    seconds_to_agent: dict[str, float]
-    """From the answer to the agent; empty without a queue."""
-    agents: dict[str, int]
-    """Agents of the queue by their state; empty without a queue."""
+    """Abandoned / queued; null before the first."""
+    seconds_to_agent: SecondsToAgent
+    talk_seconds: float
+    """With agents, in sum."""
+    agents: dict[str, Tally]
+    """The calls that each agent has had, by his name."""
+    queue: QueueNow
+    hours: list[HourTally]
+    """The last ones, the earliest first; one without calls is left out."""
+    call_lists: list[ListTally]
     calls_per_minute: Annotated[float, Field(ge=0)]
     """Calls that have ended within the last minute."""
 
@@ -180,7 +259,14 @@ class LiveCall(Shape):
     """Null: it was added to the run."""
     run: int
     phase: str
-    """CLAIMED, SENT, RINGING, ANSWERED (in the IVR), QUEUED, HANDED_OVER (to the dialplan) or CONNECTED."""
+    """CLAIMED, SENT, RINGING, ANSWERED (in the IVR), QUEUED, HANDED_OVER (to the dialplan), CONNECTED (to an agent) or
+    ENDED (his wrap-up goes on: he may still say how it was)."""
+    agent: str | None
+    """Name of the agent he talks to."""
+    queue: str | None
+    """Where he waits, or has waited."""
+    disposition: str | None
+    """What the agent has said of the call."""
     trunk: str
     daemon: str
     """Name of the daemon that drives it."""
@@ -190,6 +276,30 @@ class LiveCall(Shape):
     answered_at: Instant | None
     left_ivr_at: Instant | None
     connected_at: Instant | None
+
+
+class QueueResult(Shape):
+    """How the call fared in the queue. Seconds by our clock, but for `secondsToAgentPbx`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    wait_seconds: float | None = None
+    """In the queue, until the agent or the end."""
+    seconds_to_agent: float | None = None
+    """From leaving the IVR (from the answer, if nothing was played) to the agent; null: none took it."""
+    seconds_to_agent_pbx: float | None = None
+    """The same by Asterisk's own stamps; null: it sent none."""
+    talk_seconds: float | None = None
+    abandoned: bool
+    """No agent within `endpoint.abandonAfter` of leaving the IVR, whether later or not."""
+
+
+class Amended(Shape):
+    """Who has said the extStatus after the call was settled."""
+
+    by: str
+    at: Instant
 
 
 class Result(Shape):
@@ -214,6 +324,9 @@ class Result(Shape):
     """Q.850, as Asterisk gave it."""
     sip_code: int | None
     agent: str | None
+    """Name of the agent who had the call."""
+    queue: QueueResult | None
+    """Null: it was never to reach a queue."""
     recording: str | None
     originated_at: Instant | None
     ringing_at: Instant | None
@@ -223,6 +336,8 @@ class Result(Shape):
     ended_at: Instant | None
     redial_at: Instant | None
     """When the number is called again; null: it is done with."""
+    amended: Amended | None = None
+    """Left out unless an agent's disposition came later."""
 
 
 class Results(Shape):

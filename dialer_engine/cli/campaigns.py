@@ -28,6 +28,7 @@ from dialer_engine.core.model import CampaignId, CampaignState, Command
 from dialer_engine.errors import NotFound
 from dialer_engine.store.contract import parse_campaign
 from dialer_engine.store.records import CampaignView
+from dialer_engine.store.stats import RunStats, item
 
 Plans = Mapping[str, Mapping[str, object]]
 """The last plan of each daemon, by its name."""
@@ -131,14 +132,18 @@ def delete(campaign: Id, config: ConfigFile = None) -> None:
 
 
 @app.command()
-def stats(campaign: Id, config: ConfigFile = None) -> None:
-    """Counters of the current run, as JSON."""
+def stats(
+    campaign: Id,
+    config: ConfigFile = None,
+    hours: Annotated[int, typer.Option(min=1, max=168, help="How many of the last hours are told apart.")] = 24,
+) -> None:
+    """Counters of the current run as JSON: calls, abandonment, agents, by the hour and by call list."""
 
     async def work(at: Visit) -> dict[str, Any]:
         view = await _view(at, campaign)
-        calls = await at.store.results.stats(view.id, view.run)
+        counted = await at.store.stats.read(view.id, view.run, hours=hours, now=now())
         refused = await at.store.reading.refused(view.id, view.run)
-        return _stats(view, calls) | {"refusedRows": refused}
+        return _stats(view, counted) | {"refusedRows": refused}
 
     put_json(visit(config, work))
 
@@ -175,7 +180,7 @@ def _row(found: tuple[CampaignView, Plans]) -> tuple[object, ...]:
     return view.id, name, view.state, view.run, view.fresh, view.due, view.live, view.counts.closed, why
 
 
-def _stats(view: CampaignView, calls: dict[str, int]) -> dict[str, Any]:
+def _stats(view: CampaignView, counted: RunStats) -> dict[str, Any]:
     counts = view.counts
     return {
         "state": view.state,
@@ -188,6 +193,10 @@ def _stats(view: CampaignView, calls: dict[str, int]) -> dict[str, Any]:
             "closed": counts.closed,
             "refused": counts.refused,
         },
-        "calls": calls,
+        "calls": {**counted.whole.by_status, "answered": counted.whole.answered},
+        "whole": item(counted.whole),
+        "agents": {name: item(tally) for name, tally in counted.agents.items()},
+        "hours": {f"{hour}:00Z": item(tally) for hour, tally in counted.hours.items()},
+        "callLists": {str(one or "added"): item(tally) for one, tally in counted.lists.items()},
         "nextDueAt": moment(view.next_due_at),
     }

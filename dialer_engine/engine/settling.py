@@ -23,7 +23,7 @@ from dialer_engine.engine.board import Board
 from dialer_engine.errors import NotFound, Rejected, Unavailable
 from dialer_engine.metrics import Metrics
 from dialer_engine.store import Store
-from dialer_engine.store.records import Closed, Next, RedialAt
+from dialer_engine.store.records import Closed, Next, RedialAt, SettleKind
 
 RETURN_SECONDS = 10.0
 """A contact refused before an INVITE comes back after so long: others show meanwhile whether it is the trunk."""
@@ -71,16 +71,16 @@ class Settler:
         # An edit of the rules counts at once, in whatever state the campaign is.
         campaign, _ = self.board.usable.get(attempt.campaign.id, (attempt.campaign, None))
         following = after(attempt, result, campaign.reschedule_rules, campaign.max_total_attempts, self.clock())
-        written = await self._until_written(
+        kind = await self._until_written(
             lambda: self.store.calls.settle(
                 attempt.id,
                 owner=self.owner,
                 result=item(attempt, result),
                 next=following,
                 now=self._epoch(),
-                counters=("answered",) if attempt.call.was_answered else (),
             )
         )
+        written = kind is SettleKind.DONE
         line = self.board.lines.get(attempt.campaign.id)
         if line is not None and isinstance(following, RedialAt):
             line.supply.hear_of(following.at)

@@ -24,6 +24,7 @@ from dialer_engine.store.numbers import Numbers
 from dialer_engine.store.reading import Reading
 from dialer_engine.store.results import Audit, Results
 from dialer_engine.store.sessions import Guesses, Sessions
+from dialer_engine.store.stats import Stats
 
 __all__ = ["Store"]
 
@@ -43,8 +44,9 @@ class Store:
         self.lists = Lists(link, self.campaigns)
         self.ivrs = Ivrs(link, self.campaigns)
         self.do_not_call = DoNotCallLists(link)
-        self.numbers = Numbers(link, self.calls, self.do_not_call)
         self.results = Results(link)
+        self.numbers = Numbers(link, self.calls, self.results, self.do_not_call)
+        self.stats = Stats(link)
         self.audit = Audit(link)
         self.answers = Answers(link)
         self.events = Events(link)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import orjson
+
 from dialer_engine.core.model import AttemptId, CampaignId, CampaignState, Due, TrunkName
+from dialer_engine.store.contract import Disposition, parse
 from dialer_engine.store.link import Argument, Link
 from dialer_engine.store.records import (
     AttemptRecord,
@@ -16,6 +19,7 @@ from dialer_engine.store.records import (
     ClaimOutcome,
     ClaimReply,
     ClaimRequest,
+    DisposeKind,
     Next,
     ProgressKind,
     Recovered,
@@ -23,14 +27,16 @@ from dialer_engine.store.records import (
     ReturnTo,
     SentKind,
     SentReply,
+    SettleKind,
 )
 from dialer_engine.store.results import stored
+from dialer_engine.store.stats import Counted
 
 # What claim and mark_sent write into an attempt; everything else there is `progress`.
 CLAIM_FIELDS = frozenset(
     {
         *("campaign", "run", "member", "from", "score", "number", "identity", "attributes", "trunk", "owner"),
-        *("phase", "claimed_at", "sent_at", "until", "forbidden"),
+        *("phase", "claimed_at", "sent_at", "until", "forbidden", "disposition"),
     }
 )
 
@@ -59,7 +65,9 @@ class Calls:
         for request in requests:
             fields += [request.attempt_id, request.due.member, request.number, request.identity]
             fields.append(request.attributes)
-        flat, campaign_live, trunk_live, next_due, state, its_run = await self._link.run("claim", *fields)
+        flat, campaign_live, trunk_live, next_due, state, its_run, served = await self._link.run(
+            "claim", *fields
+        )
         kinds = zip(flat[::2], flat[1::2], strict=True)
         return ClaimReply(
             outcomes=tuple(ClaimOutcome(ClaimKind(kind), reason) for kind, reason in kinds),
@@ -68,6 +76,7 @@ class Calls:
             next_due_at=float(next_due) if next_due else None,
             state=CampaignState(state),
             run=int(its_run),
+            campaign_served=served,
         )
 
     async def mark_sent(self, attempt_id: AttemptId, *, owner: str, now: float) -> SentReply:
@@ -78,7 +87,10 @@ class Calls:
     async def progress(
         self, attempt_id: AttemptId, fields: Mapping[str, str], *, owner: str = "", now: float
     ) -> ProgressKind:
-        """Record what must survive a crash: phase, position, times. owner "": whoever owns it."""
+        """Record what must survive a crash: phase, position, times. owner "": whoever owns it.
+
+        With the phase CONNECTED the call counts as served from then on, whatever phase follows.
+        """
         pairs = [part for pair in fields.items() for part in pair]
         return ProgressKind(await self._link.run("progress", attempt_id, owner, "progress_at", now, *pairs))
 
@@ -90,20 +102,27 @@ class Calls:
         result: Mapping[str, object],
         next: Next,
         now: float,
-        counters: Sequence[str] = (),
-    ) -> bool:
-        """Write the result and let the contact go; exactly once. False: it was settled before, or is not the
-        owner's any more ("": whoever owns it).
+        disposition: str | None = None,
+    ) -> SettleKind:
+        """Write the result and let the contact go; exactly once. owner "": whoever owns it.
 
         result: the item of spec section 7 (`status` at least; `attempt`, `run`, `callList`, `number`,
-        `attributes`, `redialAt` are filled in). counters: further counts of the run's stats, e.g. "abandoned".
-        An ended or earlier run gets its result and no re-dial.
+        `attributes`, `redialAt` are filled in) with its `queue`; what is counted is read off it (store.stats).
+        disposition: the one of the record that this was decided with. An ended or earlier run gets its result and
+        no re-dial.
         """
-        step, member, at = _next_fields(next)
-        counted = [str(result["status"]), *counters]
+        counted = Counted.of(result, now)
+        counts = [*counted.counters, *(part for pair in counted.sums.items() for part in pair)]
         pairs = [part for pair in stored(result).items() for part in pair]
-        follows = (step, member, at, now)
-        return bool(await self._link.run("settle", attempt_id, owner, *follows, len(counted), *counted, *pairs))
+        follows = (*_next_fields(next), now, disposition or "", counted.hour, counted.oldest_hour)
+        sizes = (len(counted.counters), len(counted.sums))
+        return SettleKind(await self._link.run("settle", attempt_id, owner, *follows, *sizes, *counts, *pairs))
+
+    async def dispose(self, attempt_id: AttemptId, ext_status: str, *, by: str, now: float) -> DisposeKind:
+        """What the agent says of the call; said again it changes nothing. Raises Invalid for what is no word."""
+        parse(Disposition, {"extStatus": ext_status})
+        amendment = orjson.dumps({"extStatus": ext_status, "by": by, "at": now}).decode()
+        return DisposeKind(await self._link.run("dispose", attempt_id, ext_status, by, now, amendment))
 
     async def release(self, attempt_id: AttemptId, *, owner: str) -> bool:
         """Due again exactly where it was; only for who knows that nothing was sent. False: it is gone.
@@ -183,4 +202,5 @@ def _record(attempt_id: AttemptId, fields: Mapping[str, str]) -> AttemptRecord:
         sent_at=None if sent_at is None else float(sent_at),
         forbidden=fields.get("forbidden"),
         progress={name: value for name, value in fields.items() if name not in CLAIM_FIELDS},
+        disposition=fields.get("disposition"),
     )

@@ -308,7 +308,7 @@ class Campaigns:
         return read
 
     def _view(self, fields: Sequence[Any], lists: Container[int], ivrs: Container[str]) -> CampaignView:
-        number, text, state_fields, run_fields, fresh, due, due_now, next_due, live = fields
+        number, text, state_fields, run_fields, fresh, due, due_now, next_due, live, served = fields
         state, run = _pairs(state_fields), _pairs(run_fields)
         read = self._parse(CampaignId(int(number)), text)
         problems = _problems(read, lists, ivrs)
@@ -332,6 +332,7 @@ class Campaigns:
             due_now=due_now,
             next_due_at=float(next_due) if next_due else None,
             live=live,
+            served=served,
             document=read.definition,
             started_at=_instant(state.get("started_at")),
             changed_at=_instant(state.get("changed_at")),

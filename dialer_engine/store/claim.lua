@@ -1,7 +1,7 @@
 -- claim: contacts leave `fresh` or `due` and become attempts with a lease.
 -- ARGV campaign run owner trunk maxChannels trunkCapacity periodUntil|"" leaseDeadline now,
 --      then per request: attempt member number identity attributes
--- Returns {{kind, reason, ...}, campaignLive, trunkLive, nextDueAt|"", state, run}
+-- Returns {{kind, reason, ...}, campaignLive, trunkLive, nextDueAt|"", state, run, campaignServed}
 local id, run, owner, trunk = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local max_channels, capacity, lease, now = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[8], ARGV[9]
 local NUMBER_BUSY_SECONDS = 10
@@ -58,4 +58,4 @@ end
 local next_due = call('ZRANGE', campaign_key(id, 'due'), 0, 0, 'WITHSCORES')
 local now_is = state_of(id)
 return {outcomes, call('SCARD', campaign_live), call('SCARD', trunk_live), next_due[2] or '',
-        now_is.state, now_is.run}
+        now_is.state, now_is.run, call('SCARD', campaign_key(id, 'served'))}

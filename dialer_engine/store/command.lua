@@ -11,6 +11,7 @@ local FROM = {
   remove = {RUNNING = 1, PAUSED = 1, COMPLETED = 1, REMOVED = 1, INVALID = 1},
 }
 local DONE = {start = 'started', pause = 'paused', unpause = 'unpaused', reload = 'reloaded', remove = 'removed'}
+local KEPT_RUNS = 32  -- with what was counted of their parts
 local key, run_key = campaign_key(id, 'state'), campaign_key(id, 'run')
 
 local function take_queued()
@@ -30,7 +31,8 @@ end
 local EFFECT = {
   start = function()
     call('HSET', key, 'state', 'RUNNING', 'started_at', now)
-    call('HINCRBY', key, 'run', 1)
+    local run = call('HINCRBY', key, 'run', 1)
+    drop_parts(id, run - KEPT_RUNS)
     drop_waiting(id)
     call('DEL', run_key)
     call('HSET', run_key, 'layers', layer_for(tonumber(rows)), 'seen', call('INCR', base .. ':next:seen'))

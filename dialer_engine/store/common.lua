@@ -13,8 +13,8 @@ local function wake(what) call('PUBLISH', base .. ':wake', what) end
 -- For whoever follows what happens (store/events.py). The same fields for every kind: Redis keeps their names once.
 -- Another program's value under this key harms nothing else.
 local function tell(now, kind, facts)
-  redis.pcall('XADD', base .. ':events', 'MAXLEN', '~', '20000', '*', 'kind', kind, 'at', now,
-       'facts', type(facts) == 'table' and cjson.encode(facts) or facts)
+  local _, text = pcall(function() return type(facts) == 'table' and cjson.encode(facts) or facts end)
+  redis.pcall('XADD', base .. ':events', 'MAXLEN', '~', '20000', '*', 'kind', kind, 'at', now, 'facts', text)
 end
 
 local function tell_state(now, id, by)
@@ -26,8 +26,9 @@ end
 local EDITS = {create = 1, edit = 1, delete = 1, append = 1, ['strike out'] = 1, forbid = 1, allow = 1}
 local EDITED = {campaign = 1, list = 1, ivr = 1, ["do-not-call"] = 1}  -- users and tokens are nobody else's business
 
+-- Behind the first writing: what another program has put under this key keeps nobody from his work.
 local function audit(now, by, action, subject, detail)
-  call('XADD', base .. ':audit', 'MAXLEN', '~', '10000', '*',
+  redis.pcall('XADD', base .. ':audit', 'MAXLEN', '~', '10000', '*',
        'at', now, 'by', by, 'action', action, 'subject', subject, 'detail', detail)
   if EDITS[action] and EDITED[string.match(subject, '^[%a-]+')] then
     tell(now, 'edit', {by = by, action = action, subject = subject})
@@ -79,36 +80,48 @@ local function forbidden(id, identity, now)
   end
 end
 
+-- nil: there is none. What another program has taken out of it is empty.
 local function read_attempt(id)
-  local f = call('HMGET', attempt_key(id), 'campaign', 'run', 'member', 'from', 'score', 'trunk', 'owner',
-                 'identity', 'phase', 'number', 'attributes', 'forbidden', 'result')
+  local f = call('HMGET', attempt_key(id), 'campaign', 'run', 'member', 'from', 'score', 'trunk', 'owner', 'identity',
+                 'phase', 'number', 'attributes', 'until', 'forbidden', 'result', 'disposition')
   if not f[1] then return nil end
+  for i = 2, 12 do f[i] = f[i] or '' end
   return {campaign = f[1], run = f[2], member = f[3], from = f[4], score = f[5], trunk = f[6], owner = f[7],
-          identity = f[8], phase = f[9], number = f[10], attributes = f[11], forbidden = f[12], result = f[13]}
+          identity = f[8], phase = f[9], number = f[10], attributes = f[11], period_end = f[12],
+          forbidden = f[13], result = f[14], disposition = f[15]}
 end
 
+-- Behind the first writing: a key of another type holds no trace of the attempt, and keeps no other from losing it.
 local function forget_attempt(id, attempt)
-  call('SREM', campaign_key(attempt.campaign, 'live'), id)
-  call('SREM', base .. ':trunk:' .. attempt.trunk .. ':live', id)
-  call('ZREM', base .. ':daemon:' .. attempt.owner .. ':live', id)
-  if call('HGET', base .. ':live-numbers', attempt.identity) == id then
-    call('HDEL', base .. ':live-numbers', attempt.identity)
-  end
-  call('DEL', attempt_key(id))
+  local drop, numbers = redis.pcall, base .. ':live-numbers'
+  drop('SREM', campaign_key(attempt.campaign, 'live'), id)
+  drop('SREM', campaign_key(attempt.campaign, 'served'), id)
+  drop('SREM', base .. ':trunk:' .. attempt.trunk .. ':live', id)
+  drop('ZREM', base .. ':daemon:' .. attempt.owner .. ':live', id)
+  if redis.pcall('HGET', numbers, attempt.identity) == id then drop('HDEL', numbers, attempt.identity) end
+  drop('DEL', attempt_key(id))
 end
+
+-- Behind the first writing: a count that another program has spoilt stays so.
+local function count(key, field, by) redis.pcall('HINCRBY', key, field, by) end
 
 local function close_contact(id, member)
-  call('HINCRBY', campaign_key(id, 'run'), 'closed', 1)
+  count(campaign_key(id, 'run'), 'closed', 1)
   local added = string.match(member, '^0%.%d+%.(%d+)|')
-  if added then call('HDEL', campaign_key(id, 'added'), added) end
-  call('HINCRBY', campaign_key(id, 'run'), 'open:' .. string.match(member, '^%d+%.%d+'), -1)
+  if added then redis.pcall('HDEL', campaign_key(id, 'added'), added) end
+  count(campaign_key(id, 'run'), 'open:' .. (string.match(member, '^%d+%.%d+') or ''), -1)
+end
+
+-- Among the fresh or the due, where the attempt was claimed from.
+local function put_back(attempt, member)
+  local from, score = attempt.from == 'fresh' and 'fresh' or 'due', tonumber(attempt.score)
+  if score ~= score then score = nil end
+  call('ZADD', campaign_key(attempt.campaign, from), score or 0, member)
 end
 
 -- Claimed and never sent: due again exactly where it was.
 local function release_attempt(id, attempt)
-  if run_goes_on(attempt.campaign, attempt.run) then
-    call('ZADD', campaign_key(attempt.campaign, attempt.from), attempt.score, attempt.member)
-  end
+  if run_goes_on(attempt.campaign, attempt.run) then put_back(attempt, attempt.member) end
   forget_attempt(id, attempt)
 end
 
@@ -160,18 +173,17 @@ local function make_room(hash, suffix, layers, coming)
   call('HSET', hash, 'layers' .. suffix, table.concat(layers, ','), 'layered' .. suffix, 0)
 end
 
--- Where the calls to a number are noted once they have a result: "NUMBER CAMPAIGN ID", oldest first, some numbers
--- together, because a key of its own for each would cost more than its notes.
+-- Where results are noted under what they are asked for by: `calls` under the number, `talked`, those of calls that
+-- reached an agent, under the attempt. "NAME CAMPAIGN ID", oldest first, some names together, because a key of its
+-- own for each would cost more than its notes.
 local NOTED_IN = 16384
-local function calls_key(identity)
-  local digits = string.gsub(identity, '%D', '')
-  return base .. ':calls:' .. string.format('%d', bucket_of('0' .. digits, NOTED_IN))
+local function notes_key(kind, name)
+  local digits = string.gsub(name, '%D', '')
+  return base .. ':' .. kind .. ':' .. string.format('%d', bucket_of('0' .. digits, NOTED_IN))
 end
 
--- Has this result left Redis, for an archive or with its campaign?
-local function result_left(campaign, result)
-  if call('SISMEMBER', base .. ':campaigns', campaign) == 0 then return true end
-  local through = call('HGET', campaign_key(campaign, 'archived'), 'through')
+-- Is this id of a stream that one (false: there is none), or before it?
+local function is_through(result, through)
   local last, last_place = string.match(through or '', '^(%d+)-(%d+)$')
   if not last then return false end
   local at, place = string.match(result, '^(%d+)-(%d+)$')
@@ -179,18 +191,35 @@ local function result_left(campaign, result)
   return at < last or at == last and tonumber(place) <= tonumber(last_place)
 end
 
--- Only what is a number can be asked for. Notes of what has left go, a little faster than others come. Another
--- program's value under this key, or among the notes, harms nothing else.
-local function note_call(identity, campaign, result)
-  if not string.find(identity, '^%+?%d+$') then return end
-  local noted = calls_key(identity)
-  redis.pcall('RPUSH', noted, identity .. ' ' .. campaign .. ' ' .. result)
+-- Has this result left Redis, for an archive or with its campaign?
+local function result_left(campaign, result)
+  if redis.pcall('SISMEMBER', base .. ':campaigns', campaign) == 0 then return true end
+  local through = redis.pcall('HGET', campaign_key(campaign, 'archived'), 'through')
+  return type(through) == 'string' and is_through(result, through)
+end
+
+-- Only what is a number, or an attempt, can be asked for. Notes of what has left go, a little faster than others come.
+-- Another program's value under this key, or among the notes, harms nothing else.
+local function note(kind, name, campaign, result)
+  if not string.find(name, '^%+?[%w_-]+$') then return end
+  local notes = notes_key(kind, name)
+  redis.pcall('RPUSH', notes, name .. ' ' .. campaign .. ' ' .. result)
   for _ = 1, 2 do
-    local oldest = redis.pcall('LINDEX', noted, 0)
+    local oldest = redis.pcall('LINDEX', notes, 0)
     local whose, which = string.match(type(oldest) == 'string' and oldest or '', '^%S+ (%d+) (%d+%-%d+)$')
     if whose and not result_left(whose, which) then break end
-    redis.pcall('LPOP', noted)
+    redis.pcall('LPOP', notes)
   end
+end
+
+-- {{campaign, id in its stream} ...} of those that are still here, oldest first.
+local function noted(kind, name)
+  local found = {}
+  for _, entry in ipairs(call('LRANGE', notes_key(kind, name), 0, -1)) do
+    local whose, campaign, result = string.match(entry, '^(%S+) (%d+) (%d+%-%d+)$')
+    if whose == name and not result_left(campaign, result) then table.insert(found, {campaign, result}) end
+  end
+  return found
 end
 
 -- One list: an import's key, and rows to the end of a generation. `rows` is identity, row, identity, row ... from
@@ -233,11 +262,18 @@ end
 -- Where the numbers of the current run stand. Each run has a place of its own: an ended one's is swept later.
 local function seen_of(id, place) return campaign_key(id, 'seen:' .. place) end
 
--- The waiting contacts of a run that ends; its counts and its live calls stay.
+-- The waiting contacts of a run that ends; its counts and its live calls stay. Behind the first writing: what another
+-- program has put under these keys does not stay.
 local function drop_waiting(id)
-  local run = call('HMGET', campaign_key(id, 'run'), 'seen', 'layers')
-  if run[1] then call('RPUSH', base .. ':unwanted', seen_of(id, run[1]) .. ' ' .. (run[2] or '1')) end
+  local run = redis.pcall('HMGET', campaign_key(id, 'run'), 'seen', 'layers')
+  if run[1] then redis.pcall('RPUSH', base .. ':unwanted', seen_of(id, run[1]) .. ' ' .. (run[2] or '1')) end
   call('UNLINK', campaign_key(id, 'fresh'), campaign_key(id, 'due'), campaign_key(id, 'added'))
+end
+
+-- What was counted of the parts of a run.
+local function drop_parts(id, run)
+  local stats = campaign_key(id, 'stats:' .. run)
+  call('UNLINK', stats .. ':hours', stats .. ':lists', stats .. ':agents')
 end
 
 -- What a list is now, for whoever wants to change just that (records.ListInfo.mark).

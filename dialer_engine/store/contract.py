@@ -324,6 +324,13 @@ class IvrDefinition(Document):
         return self.model_dump_json(by_alias=True, exclude_unset=True)
 
 
+class Disposition(Document):
+    """What the agent says of a call."""
+
+    ext_status: Word
+    """The extended status of its result."""
+
+
 class QueuedCommand(Document):
     campaign: Annotated[int, Field(ge=1)]
     command: Annotated[Command, Field(strict=False)]

@@ -1,6 +1,7 @@
 -- delete: a campaign with all it left. ARGV campaign by now [expected definition]
 -- Returns {"OK", ""} | {"MISSING", ""} | {"CHANGED", ""} | {"CONFLICT", why}
 local id, by, now, expected = unpack(ARGV)
+local MOST_RUNS = 100000
 if call('SISMEMBER', base .. ':campaigns', id) == 0 then return {'MISSING', ''} end
 if expected and call('GET', campaign_key(id, 'definition')) ~= expected then return {'CHANGED', ''} end
 local now_is = state_of(id)
@@ -10,10 +11,11 @@ if call('EXISTS', campaign_key(id, 'live')) == 1 then return {'CONFLICT', 'the c
 call('UNLINK', campaign_key(id, 'plan'))  -- first what frees: a full Redis must be able to become emptier
 audit(now, by, 'delete', 'campaign ' .. id, '')
 drop_waiting(id)
-for run = 0, tonumber(now_is.run) do
+for run = 0, math.min(tonumber(now_is.run) or 0, MOST_RUNS) do
   call('UNLINK', campaign_key(id, 'stats:' .. run), campaign_key(id, 'refused:' .. run))
+  drop_parts(id, run)
 end
-for _, name in ipairs({'definition', 'versions', 'state', 'run', 'results', 'archived'}) do
+for _, name in ipairs({'definition', 'versions', 'state', 'run', 'results', 'amended', 'archived', 'served'}) do
   call('UNLINK', campaign_key(id, name))
 end
 call('UNLINK', base .. ':dnc:campaign:' .. id)

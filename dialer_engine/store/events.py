@@ -19,6 +19,7 @@ BEGINNING = "0-0"
 
 class Kind(StrEnum):
     STATE = "state"  # of a campaign
+    CONNECTED = "connected"  # a call has reached an agent
     RESULT = "result"  # a call has been settled
     LIMIT = "limit"  # what binds the pace of a campaign, as one daemon plans it
     TRUNK = "trunk"  # closed or open again, as one daemon sees it

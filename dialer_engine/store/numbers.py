@@ -7,6 +7,7 @@ nothing is missing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from dialer_engine.core.model import AttemptId, CampaignId
@@ -15,7 +16,7 @@ from dialer_engine.store.campaigns import numbers
 from dialer_engine.store.dnc import DoNotCallLists
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import AttemptRecord, DoNotCall
-from dialer_engine.store.results import item
+from dialer_engine.store.results import Results, item
 
 READ_AT_ONCE = 100
 
@@ -23,9 +24,10 @@ READ_AT_ONCE = 100
 class Numbers:
     """Numbers are identities (core.compliance.normalise)."""
 
-    def __init__(self, link: Link, calls: Calls, do_not_call: DoNotCallLists) -> None:
+    def __init__(self, link: Link, calls: Calls, results: Results, do_not_call: DoNotCallLists) -> None:
         self._link = link
         self._calls = calls
+        self._results = results
         self._do_not_call = do_not_call
 
     async def calls(self, number: str, offset: int, count: int) -> tuple[int, list[Mapping[str, object]]]:
@@ -35,13 +37,13 @@ class Numbers:
         results: list[Mapping[str, object]] = []
         for start in range(0, len(places), READ_AT_ONCE):
             some = places[start : start + READ_AT_ONCE]
-            found = await self._link.many(
-                [("XRANGE", self._link.campaign_key(campaign, "results"), id, id) for campaign, id in some]
+            found = await asyncio.gather(
+                *(self._results.entry(CampaignId(campaign), id) for campaign, id in some)
             )
             results += (
-                {"campaign": campaign, **item(entries[0][1])}
-                for (campaign, _), entries in zip(some, found, strict=True)
-                if entries  # archived a moment ago
+                {"campaign": campaign, **item(entry[1])}
+                for (campaign, _), entry in zip(some, found, strict=True)
+                if entry  # else archived a moment ago
             )
         return total, results
 

@@ -54,6 +54,7 @@ class ClaimReply:
     next_due_at: float | None  # of the earliest waiting re-dial; may lie in the past
     state: CampaignState
     run: int
+    campaign_served: int = 0  # of the live: those that have reached an agent
 
 
 class SentKind(StrEnum):
@@ -67,6 +68,19 @@ class ProgressKind(StrEnum):
     OK = "OK"
     OTHER = "OTHER"  # another daemon has taken it over
     GONE = "GONE"  # settled, or Redis has lost it
+
+
+class SettleKind(StrEnum):
+    DONE = "DONE"
+    GONE = "GONE"  # it was settled before, or is not the owner's any more
+    CHANGED = "CHANGED"  # nothing was done: the agent says otherwise than what it was decided with
+
+
+class DisposeKind(StrEnum):
+    PENDING = "PENDING"  # the call is not settled: its record carries it
+    AMENDED = "AMENDED"  # its result says it now
+    NOT_FOUND = "NOT_FOUND"  # no such call has reached an agent, or its result is archived
+    NO_AGENT = "NO_AGENT"  # the call is live and has not come to an agent yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +130,7 @@ class AttemptRecord:
     sent_at: float | None
     forbidden: str | None  # the do-not-call reason found by claim or mark_sent
     progress: Mapping[str, str]
+    disposition: str | None = None  # what the agent has said of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +217,7 @@ class CampaignView:
     due_now: int  # of them, due by `now`
     next_due_at: float | None
     live: int  # of every daemon and run
+    served: int  # of them: those that have reached an agent
     document: CampaignDefinition | None = None  # the definition as JSON says it; None: it says nothing sound
     started_at: float | None = None  # the current run
     changed_at: float | None = None  # the state, by a command

@@ -1,14 +1,18 @@
-"""What came of the calls: a stream of results per campaign, counters per run, and the audit of who did what."""
+"""What came of the calls: a stream of results per campaign, what agents have said of them later, and the audit of who
+did what."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import orjson
 
 from dialer_engine.core.model import CampaignId, Due
-from dialer_engine.errors import Conflict
+from dialer_engine.errors import Conflict, Rejected
+from dialer_engine.store.campaigns import whole
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import Archived, AuditEntry, ResultPage
 
@@ -22,6 +26,8 @@ TEXTS = ("status", "extStatus", "cause", "sipCode", "agent", "recording")
 TIMES = ("originatedAt", "ringingAt", "answeredAt", "leftIvrAt", "connectedAt", "endedAt")
 DOCUMENTS = ("values", "path")
 FILLED_IN = ("number", "attempt", "run", "callList", "attributes", "redialAt")  # from the attempt's own record
+
+_ID = re.compile(r"[0-9]{1,16}-[0-9]{1,20}")
 
 Entry = tuple[str, Mapping[str, str]]
 """A result as it stands in Redis: its id in the stream, and its fields."""
@@ -67,12 +73,53 @@ class Results:
         before: float | None = None,
         count: int = AT_ONCE,
     ) -> list[Entry]:
-        """Up to `count` entries behind the id `after`, settled before the instant `before`, oldest first."""
-        key = self._link.campaign_key(campaign, "results")
+        """Up to `count` entries behind the id `after`, settled before the instant `before`, oldest first; each with
+        its amendment, if there is one."""
         start = f"({after}" if after else "-"
         end = "+" if before is None else before_instant(before)
-        found: list[Entry] = await self._link.do("XRANGE", key, start, end, "COUNT", count)
-        return found
+        return await self._range(campaign, start, end, count)
+
+    async def entry(self, campaign: CampaignId, id: str) -> Entry | None:
+        """This one, with its amendment."""
+        return next(iter(await self._range(campaign, id, id, 1)), None)
+
+    async def close(self, campaign: CampaignId, before: float) -> None:
+        """Results that were settled before that instant are not amended any more."""
+        await self._link.run("fence", campaign, before_instant(before))
+
+    async def drop_amendments(self, campaign: CampaignId) -> None:
+        """Those of results that have left."""
+        key, through = self._amendments_key(campaign), (await self.archived(campaign)).through
+        if through is None or not await self._are_amended(campaign):
+            return
+        cursor, is_first = 0, True
+        while cursor or is_first:
+            cursor, found = await self._link.do("HSCAN", key, cursor, "COUNT", AT_ONCE)
+            left = [id for id in found if not _ID.fullmatch(id) or place(id) <= place(through)]
+            if left:
+                await self._link.do("HDEL", key, *left)
+            is_first = False
+
+    async def _range(self, campaign: CampaignId, start: str, end: str, count: int) -> list[Entry]:
+        key = self._link.campaign_key(campaign, "results")
+        found, are_amended = await asyncio.gather(
+            self._link.do("XRANGE", key, start, end, "COUNT", count), self._are_amended(campaign)
+        )
+        amendments: list[str | None] = [None] * len(found)
+        if found and are_amended:
+            key = self._amendments_key(campaign)
+            amendments = await self._link.do("HMGET", key, *(id for id, _ in found))
+        return [_amended(id, fields, text) for (id, fields), text in zip(found, amendments, strict=True)]
+
+    async def _are_amended(self, campaign: CampaignId) -> bool:
+        """Any of them? What another program has put there amends nothing."""
+        try:
+            return bool(await self._link.do("HLEN", self._amendments_key(campaign)))
+        except Rejected:
+            return False
+
+    def _amendments_key(self, campaign: CampaignId) -> str:
+        return self._link.campaign_key(campaign, "amended")
 
     async def lease(self, owner: str, seconds: int) -> bool:
         """Take, keep or (0 seconds) give back the right to archive, which one daemon has. False: another has it."""
@@ -90,13 +137,8 @@ class Results:
 
     async def archived(self, campaign: CampaignId) -> Archived:
         found = await self._link.do("HGETALL", self._link.campaign_key(campaign, "archived"))
-        through = found.pop("through", None)
-        return Archived({name.removeprefix("by:"): int(count) for name, count in found.items()}, through)
-
-    async def stats(self, campaign: CampaignId, run: int) -> dict[str, int]:
-        """Settled attempts of a run: {status: n, further counters: n}."""
-        counts = await self._link.do("HGETALL", self._link.campaign_key(campaign, f"stats:{run}"))
-        return {name: int(n) for name, n in counts.items()}
+        by = {name[3:]: whole(count) for name, count in found.items() if name.startswith("by:")}
+        return Archived(by, found.get("through"))
 
     async def per_minute(self, campaign: CampaignId, *, now: float) -> float:
         """Results of the last minute; of a faster campaign, as many as the last hundred would make in one."""
@@ -147,6 +189,17 @@ def _audited(cursor: str, fields: Mapping[str, str]) -> AuditEntry:
     return AuditEntry(cursor, at, by, action, subject, detail)
 
 
+def _amended(id: str, fields: Mapping[str, str], amendment: str | None) -> Entry:
+    """The entry as it reads with what stands for it among the amendments."""
+    return (id, fields) if amendment is None else (id, {**fields, "amended": amendment})
+
+
+def place(id: str) -> tuple[int, int]:
+    """An id of the stream as it is compared."""
+    milliseconds, _, number = id.partition("-")
+    return int(milliseconds), int(number)
+
+
 def before_instant(at: float) -> str:
     """The last id an entry can have that was settled before this instant."""
     milliseconds = int(at * 1000) - 1
@@ -170,11 +223,12 @@ def item(fields: Mapping[str, str]) -> dict[str, object]:
 
 
 def _item(fields: Mapping[str, str]) -> dict[str, object]:
-    """What the attempt knew of itself, around what its call came to."""
+    """What the attempt knew of itself, around what its call came to, and what the agent has said of it later."""
+    amendment = _amendment(fields.get("amended"))
     return {
         "number": fields["number"],
         "status": fields["status"],
-        "extStatus": fields["extStatus"] or None,
+        "extStatus": amendment.get("extStatus", fields["extStatus"] or None),
         "attempt": fields["attempt"],
         "run": int(fields["run"]),
         "callList": Due.parse(fields["member"]).contact.call_list or None,
@@ -187,10 +241,21 @@ def _item(fields: Mapping[str, str]) -> dict[str, object]:
         "recording": fields["recording"] or None,
         **{name: _moment(fields[name]) for name in TIMES},
         "redialAt": _moment(fields["redial"]),
+        "queue": None,
         "variables": {},
         "notes": [],
         **orjson.loads(fields["more"] or "{}"),
+        **({"amended": {name: amendment[name] for name in ("by", "at")}} if amendment else {}),
     }
+
+
+def _amendment(text: str | None) -> dict[str, str]:
+    """{extStatus, by, at}; what another program has put there amends nothing."""
+    try:
+        found = orjson.loads(text or "")
+        return {"extStatus": str(found["extStatus"]), "by": str(found["by"]), "at": _moment(found["at"]) or ""}
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return {}
 
 
 def _text(value: object) -> str:
@@ -208,7 +273,7 @@ def _seconds(moment: object) -> str:
     return f"{datetime.fromisoformat(moment).timestamp():.3f}" if isinstance(moment, str) else ""
 
 
-def _moment(seconds: str) -> str | None:
+def _moment(seconds: str | float) -> str | None:
     return datetime.fromtimestamp(float(seconds), UTC).isoformat(timespec="milliseconds") if seconds else None
 
 

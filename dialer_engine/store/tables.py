@@ -20,7 +20,7 @@ LINE_END = "\r\n"
 RESULT_COLUMNS = (
     "number", "status", "extStatus", "attempt", "run", "callList", "attributes", "values", "path", "cause",
     "sipCode", "agent", "recording", "originatedAt", "ringingAt", "answeredAt", "leftIvrAt", "connectedAt",
-    "endedAt", "redialAt",
+    "endedAt", "redialAt", "queue",
 )  # fmt: skip
 
 _CLOSING = re.compile(r'(?:[^"]++|"")*+"')

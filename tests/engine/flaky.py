@@ -36,7 +36,7 @@ class Ledger:
     def note(self, name: str, arguments: tuple[Any, ...], reply: Any) -> None:
         if name == "claim" and not self.first_claimed and "CLAIMED" in reply[0]:
             self.first_claimed = arguments[9 + 5 * (reply[0][::2].index("CLAIMED"))]
-        elif name == "settle" and reply == 1:
+        elif name == "settle" and reply == "DONE":
             self.settled[arguments[0]] += 1
         elif name == "release" and reply == 1:
             self.released[arguments[0]] += 1

@@ -28,8 +28,12 @@ from dialer_engine.store.records import (
     ClaimKind,
     ClaimReply,
     ClaimRequest,
+    Closed,
+    Next,
     ReadRow,
+    SettleKind,
 )
+from dialer_engine.store.stats import Tally
 
 CAMPAIGN: dict[str, Any] = {  # the seed's own
     "name": "campaign",
@@ -248,6 +252,15 @@ class Desk:
         (request,) = await self.claim(campaign)
         await self.store.calls.mark_sent(request.attempt_id, owner=OWNER, now=NOW)
         return request
+
+    async def settle(self, request: ClaimRequest, next: Next | None = None, **result: Any) -> None:
+        """What came of the call: busy, unless told."""
+        said = {"status": "RS_BUSY", **result}
+        kind = await self.store.calls.settle(request.attempt_id, result=said, next=next or Closed(), now=NOW)
+        assert kind is SettleKind.DONE
+
+    async def counted(self, campaign: CampaignId, run: int = 1) -> Tally:
+        return (await self.store.stats.read(campaign, run, hours=1, now=NOW)).whole
 
 
 def members(candidates: Sequence[Candidate]) -> list[Due]:

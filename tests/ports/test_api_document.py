@@ -56,6 +56,7 @@ GET /dialer/campaigns/{campaign}/plan
 POST /dialer/campaigns/{campaign}/calls
 GET /dialer/campaigns/{campaign}/calls
 GET /dialer/campaigns/{campaign}/results
+PUT /dialer/calls/{attempt}/extStatus
 GET /dialer/do-not-call
 POST /dialer/do-not-call
 DELETE /dialer/do-not-call

@@ -126,9 +126,7 @@ async def test_results_are_told(client: Client, desk: Desk) -> None:
     campaign = await desk.running("601", "602")
     first, second = await desk.call(campaign), await desk.call(campaign)
     result = {"status": "TERMINATED", "extStatus": "CONFIRMED", "values": {"answer": "1"}}
-    await desk.store.calls.settle(
-        first.attempt_id, result=result, next=Closed(), now=NOW, counters=("answered",)
-    )
+    await desk.store.calls.settle(first.attempt_id, result=result, next=Closed(), now=NOW)
     again = RedialAt(second.due, NOW + 60)
     for _ in range(2):  # the second settlement of an attempt is none
         await desk.store.calls.settle(second.attempt_id, result={"status": "RS_BUSY"}, next=again, now=NOW)

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from dialer_engine.api.requests import iso
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.core.model import CampaignId, Status
 from dialer_engine.store import Store
@@ -295,10 +296,10 @@ async def test_stats_live_calls_and_results_of_a_run(client: Client, store: Stor
     campaign = await desk.running("601", "602", "603", "604")
     path = f"/dialer/campaigns/{campaign}"
     now = time.time()
-    answered = {"status": Status.TERMINATED, "extStatus": "YES", "values": {"answer": "1"}, "path": ["hello"]}
-    for result, counters in ((answered, ("answered",)), ({"status": Status.RS_BUSY}, ())):
+    said = {"extStatus": "YES", "values": {"answer": "1"}, "path": ["hello"], "answeredAt": iso(now)}
+    for result in ({"status": Status.TERMINATED, **said}, {"status": Status.RS_BUSY}):
         call = await desk.call(campaign)
-        await store.calls.settle(call.attempt_id, result=result, next=Closed(), now=now, counters=counters)
+        await store.calls.settle(call.attempt_id, result=result, next=Closed(), now=now)
     live = await desk.call(campaign)
 
     stats = await client.get(f"{path}/stats")

@@ -132,6 +132,7 @@ async def test_a_line_is_the_item_of_the_api_with_its_id(desk: Desk, tmp_path: P
         "callList": request.due.contact.call_list,
         "attributes": [],
         "agent": None,
+        "queue": None,
         "recording": None,
         **dict.fromkeys(("ringingAt", "leftIvrAt", "connectedAt")),
         "redialAt": "2025-10-09T08:54:20.250+00:00",

@@ -22,7 +22,9 @@ from dialer_engine.store.records import (
     RedialAt,
     ReturnTo,
     SentKind,
+    SettleKind,
 )
+from dialer_engine.store.stats import Tally
 from tests.ports.store_desk import NOW, OWNER, Desk
 
 BUSY: dict[str, Any] = {"status": "RS_BUSY", "extStatus": None}
@@ -200,9 +202,9 @@ async def test_a_settlement_counts_once(desk: Desk) -> None:
     request = await desk.call(campaign)
     settle = desk.store.calls.settle
     next = redialed(request.due, NOW + 60)
-    result = {**BUSY, "cause": 17, "values": {"a": "1"}}
-    assert await settle(request.attempt_id, result=result, next=next, now=NOW, counters=["answered"])
-    assert not await settle(request.attempt_id, result=result, next=next, now=NOW, counters=["answered"])
+    result = {**BUSY, "cause": 17, "values": {"a": "1"}, "answeredAt": "2025-10-09T08:53:20.250+00:00"}
+    kinds = [await settle(request.attempt_id, result=result, next=next, now=NOW) for _ in range(2)]
+    assert kinds == [SettleKind.DONE, SettleKind.GONE]
     page = await desk.store.results.read(campaign)
     assert page.items == (
         {
@@ -215,12 +217,12 @@ async def test_a_settlement_counts_once(desk: Desk) -> None:
             "path": [],
             "variables": {},
             "notes": [],
-            **dict.fromkeys(("sipCode", "agent", "recording", "originatedAt", "ringingAt", "answeredAt")),
+            **dict.fromkeys(("sipCode", "agent", "queue", "recording", "originatedAt", "ringingAt")),
             **dict.fromkeys(("leftIvrAt", "connectedAt", "endedAt")),
             "redialAt": "2025-10-09T08:54:20.250+00:00",
         },
     )
-    assert await desk.store.results.stats(campaign, 1) == {"RS_BUSY": 1, "answered": 1}
+    assert await desk.counted(campaign) == Tally({"RS_BUSY": 1}, answered=1)
     view = await desk.view(campaign, now=NOW + 60)
     assert (view.due, view.due_now, view.live, view.counts.closed) == (1, 1, 0, 0)
     (again,) = await desk.waiting(campaign, now=NOW + 60)
@@ -234,7 +236,7 @@ async def test_a_row_that_is_no_number_is_settled_once_and_leaves_no_note(
     campaign = await desk.running("601")
     (request,) = desk.requests(await desk.waiting(campaign))
     await desk.send_claim(campaign, [dataclasses.replace(request, number=text, identity=text)])
-    assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    await desk.settle(request)
     page = await desk.store.results.read(campaign)
     assert [item["number"] for item in page.items] == [text]
     assert (await desk.view(campaign)).live == 0
@@ -248,7 +250,7 @@ async def test_notes_that_are_none_go_and_keep_no_call_from_being_settled(
     first, second = await desk.running("601"), await desk.running("601")
     for campaign in (first, second):
         request = await desk.call(campaign)
-        assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+        await desk.settle(request)
         (notes,) = await raw("KEYS", "{dialer}:calls:*")
         await raw("LPUSH", notes, garbage)
     total, _ = await desk.store.numbers.calls("601", offset=0, count=10)
@@ -261,11 +263,11 @@ async def test_a_key_of_notes_that_is_another_programs_keeps_no_call_from_being_
 ) -> None:
     first, second = await desk.running("601"), await desk.running("601")
     request = await desk.call(first)
-    assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    await desk.settle(request)
     (notes,) = await raw("KEYS", "{dialer}:calls:*")
     await raw("SET", notes, "mine")
     request = await desk.call(second)
-    assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    await desk.settle(request)
     assert len((await desk.store.results.read(second)).items) == 1
 
 
@@ -277,7 +279,7 @@ async def test_a_settlement_that_failed_halfway_is_finished_without_a_second_res
     key, next = f"{{dialer}}:campaign:{campaign}:due", redialed(request.due, NOW + 60)
     await raw("SET", key, "mine")
 
-    async def settle() -> bool:
+    async def settle() -> SettleKind:
         """As the engine does: again while Redis is away. fakeredis may hang up on an error of a script."""
         for _ in range(10):
             with suppress(Unavailable):
@@ -288,9 +290,9 @@ async def test_a_settlement_that_failed_halfway_is_finished_without_a_second_res
         with pytest.raises((Rejected, AssertionError)):
             await settle()
     await raw("DEL", key)
-    assert await settle()
+    assert await settle() is SettleKind.DONE
     assert len((await desk.store.results.read(campaign)).items) == 1
-    assert await desk.store.results.stats(campaign, 1) == {"RS_BUSY": 1}
+    assert await desk.counted(campaign) == Tally({"RS_BUSY": 1})
     assert ((await desk.view(campaign)).due, (await desk.view(campaign)).live) == (1, 0)
 
 
@@ -348,12 +350,12 @@ async def test_a_call_of_an_earlier_run_is_recorded_there_and_never_redialed(des
     request = await desk.call(campaign)
     await desk.command(campaign, Command.REMOVE)
     await desk.command(campaign, Command.START)
-    assert await desk.store.calls.settle(request.attempt_id, result=BUSY, next=next, now=NOW)
+    await desk.settle(request, next=next)
     view = await desk.view(campaign)
     assert (view.run, view.fresh, view.due, view.live, view.counts.closed) == (2, 0, 0, 0, 0)
     assert (await desk.store.results.read(campaign)).items[0]["run"] == 1
-    assert await desk.store.results.stats(campaign, 1) == {"RS_BUSY": 1}
-    assert await desk.store.results.stats(campaign, 2) == {}
+    assert await desk.counted(campaign) == Tally({"RS_BUSY": 1})
+    assert await desk.counted(campaign, 2) == Tally()
 
 
 async def test_a_removed_campaign_gets_its_results_and_no_redials(desk: Desk) -> None:

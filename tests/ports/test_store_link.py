@@ -19,7 +19,8 @@ from dialer_engine.core.model import AttemptId, Command
 from dialer_engine.errors import ConfigError, Rejected, Unavailable
 from dialer_engine.store import Store
 from dialer_engine.store.link import connect
-from dialer_engine.store.records import ClaimKind, Closed, ReadRow, SentKind
+from dialer_engine.store.records import ClaimKind, Closed, ReadRow, SentKind, SettleKind
+from dialer_engine.store.stats import Tally
 from tests.ports.store_desk import NOW, OWNER, Desk, RealRedis, Wire, in_batches
 
 BUSY = {"status": "RS_BUSY"}
@@ -84,10 +85,10 @@ async def test_a_verb_whose_reply_was_lost_may_be_repeated(redis_server: RealRed
         found = await repeated(lambda: calls.recover(OWNER, lease_seconds=30, dead_after_seconds=15, now=NOW))
         assert [one.id for one in found.attempts] == [first.attempt_id]
         settle = partial(calls.settle, first.attempt_id, result=BUSY, next=Closed(), now=NOW)
-        assert not await repeated(settle)
+        assert await repeated(settle) is SettleKind.GONE
         view = await desk.view(campaign)
         assert (view.fresh, view.live, view.counts.closed, view.counts.read) == (1, 0, 1, 2)
-        assert await store.results.stats(campaign, 1) == {"RS_BUSY": 1}
+        assert (await store.stats.read(campaign, 1, hours=1, now=NOW)).whole == Tally({"RS_BUSY": 1})
         await store.close()
 
 
@@ -120,7 +121,8 @@ async def test_kill_9_of_redis_loses_nothing_acknowledged(own: Desk, redis_serve
         await own.send_claim(campaign, waiting, run=1)
     redis_server.start()
     await until_it_answers(own)
-    assert await calls.settle(sent.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    kind = await calls.settle(sent.attempt_id, result=BUSY, next=Closed(), now=NOW)
+    assert kind is SettleKind.DONE
     reply = await own.send_claim(campaign, waiting[:1], run=1)
     assert reply.outcomes[0].kind is ClaimKind.CLAIMED
     assert await calls.release(claimed.attempt_id, owner=OWNER)
@@ -359,5 +361,6 @@ async def test_every_key_of_a_script_lies_in_one_slot(own: Desk, redis_server: R
 async def test_an_unknown_attempt_is_gone_for_every_verb(store: Store) -> None:
     none = AttemptId("none")
     assert (await store.calls.mark_sent(none, owner=OWNER, now=NOW)).kind == "GONE"
-    assert not await store.calls.settle(none, result=BUSY, next=Closed(), now=NOW)
+    kind = await store.calls.settle(none, result=BUSY, next=Closed(), now=NOW)
+    assert kind is SettleKind.GONE
     assert not await store.calls.release(none, owner=OWNER)

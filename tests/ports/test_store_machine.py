@@ -20,7 +20,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dialer_engine.core.model import AttemptId, CampaignId, Command, Contact, Counts, Due
 from dialer_engine.store import Store
-from dialer_engine.store.records import ClaimKind, ClaimRequest, Closed, Next, ReadRow, RedialAt, ReturnTo
+from dialer_engine.store.records import (
+    ClaimKind,
+    ClaimRequest,
+    Closed,
+    Next,
+    ReadRow,
+    RedialAt,
+    ReturnTo,
+    SettleKind,
+)
 from tests.ports.store_desk import NOW, OWNER, TRUNK, Desk, RealRedis, in_batches, numbered
 
 NUMBERS = st.sampled_from([f"60{n}" for n in range(8)])
@@ -215,7 +224,7 @@ class StoreMachine(RuleBasedStateMachine):
         settle = self.store.calls.settle
         for again in range(2 if twice else 1):
             done = self.do(settle(attempt, result={"status": "RS_BUSY"}, next=steps[step], now=self.now))
-            assert done is (again == 0)
+            assert done is (SettleKind.GONE if again else SettleKind.DONE)
         self.forget(run, attempt, {"redial": self.now + 5, "return": 0.0, "close": None}[step])
 
     @precondition(somebody_is_live)

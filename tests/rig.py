@@ -86,9 +86,20 @@ class Rig:
     """One redis-server, one daemon, and the lab (None: a configuration without a PBX to be reached)."""
 
     def __init__(
-        self, directory: Path, lab: AnyLab | None, *, toml: str = "", name: str = "rig", app: str = "dialer"
+        self,
+        directory: Path,
+        lab: AnyLab | None,
+        *,
+        toml: str = "",
+        name: str = "rig",
+        app: str = "dialer",
+        ami: tuple[int, str, str] | None = None,
+        queue_context: str = "dialer-queue",
     ) -> None:
+        """`ami`: port, user and secret; without them campaigns for queues wait."""
         self.app = app  # a second daemon beside another one needs an application of its own
+        self.ami = ami
+        self.queue_context = queue_context
         self.directory = directory
         self.lab = lab
         self.socket = directory / "redis.sock"
@@ -124,6 +135,8 @@ data_directory = "{self.directory}/data"
 show_numbers = true
 [dialing]
 default_trunk = "carrier"
+queue_context = "{self.queue_context}"
+{self._ami_section()}
 [trunks.carrier]
 [trunks.carrier2]
 [trunks.carrier-auth]
@@ -140,6 +153,12 @@ dial_string = "Local/${{num}}@from-internal-status"
 {toml}
 """
         )
+
+    def _ami_section(self) -> str:
+        if self.ami is None:
+            return ""
+        port, user, secret = self.ami
+        return f'[ami]\nport = {port}\nusername = "{user}"\nsecret = "{secret}"'
 
     # --- processes ---
 

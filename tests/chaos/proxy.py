@@ -21,11 +21,13 @@ class Proxy:
     | hold | takes everything and hands nothing on until the mode changes: as when the peer's host has gone |
     | slow | hands everything on after `delay` seconds |
 
-    With `only_events` the event socket alone is treated so, and requests pass.
+    With `only_events` the event socket alone is treated so, and requests pass. `greets`: the target speaks first, as
+    AMI does.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], *, greets: bool = False) -> None:
         self._target = target
+        self._greets = greets
         self.mode: Mode = "pass"
         self.delay = 0.0
         self.only_events = False
@@ -73,7 +75,7 @@ class Proxy:
             if self.mode == "cut" and not self.only_events:
                 writer.transport.abort()
                 return
-            first = await reader.read(65536)
+            first = b"" if self._greets else await reader.read(65536)
             events = b"/ari/events" in first.split(b"\r\n", 1)[0]
             if self._treated(events) == "cut":
                 writer.transport.abort()

@@ -307,6 +307,10 @@ class Recorder:
         if event.name in _KEPT:
             self._events.append(event)
 
+    def events(self, name: str) -> list[Event]:
+        """Of this name, so far."""
+        return [event for event in list(self._events) if event.name == name]
+
     def history(self) -> History:
         return History(self._rows, list(self._events), self._began_at)
 

@@ -26,7 +26,7 @@ check: setup  ## style, types, floors, and every test that needs neither Asteris
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -q -m 'not lab and not system'
+	$(BIN)/pytest -q -n auto --dist loadgroup -m 'not lab and not system'
 
 test: tools check  ## everything; installs what it needs (as root) and builds the lab
 	$(BIN)/pytest -q -m 'lab or system'

@@ -18,6 +18,7 @@ from .record import RECORDED, kept, record
 from .scenarios import SCENARIOS
 from .wire import Event, Place
 
+pytestmark = pytest.mark.xdist_group("traces")  # the scenarios are played once for all tests
 Heard = dict[str, Trace | Exception]
 USER, PASSWORD = "tracer", "simulated"
 

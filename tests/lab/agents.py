@@ -127,6 +127,18 @@ class Staff:
             Async="true",
         )
 
+    def dial(self, extension: int, dialled: str) -> None:
+        """The agent dials it on his telephone."""
+        self._world.do(
+            "Originate",
+            Channel=f"PJSIP/{dialled}@pbx",
+            Application="Wait",
+            Data=5,
+            CallerID=extension,
+            Timeout=5_000,
+            Async="true",
+        )
+
     # --- who calls in ---
 
     def call_in(self, dialled: str, stay: float) -> str:

@@ -338,7 +338,7 @@ match = 127.0.0.1
 AGENT = """
 [{extension}](trunk)
 aors = {extension}
-context = from-internal
+context = telephones
 device_state_busy_at = 1
 [{extension}]
 type = aor
@@ -402,6 +402,13 @@ setqueueentryvar = yes
 EXTENSIONS = """[general]
 static = yes
 writeprotect = yes
+
+[globals]
+DIALER_SAID_1 = AGAIN
+
+[telephones]
+include => dialer-dispositions
+include => from-internal
 
 [from-internal]
 exten => _[+*0-9].,1,Set(OUTNUM=${EXTEN})

@@ -184,7 +184,9 @@ class History:
             case "QueueCallerLeave" | "QueueCallerAbandon":
                 queue.callers.discard(caller)
             case "AgentCalled":
-                self._reserved[event["DestUniqueid"]] = queue.members[event["Interface"]].telephone
+                member = queue.members.get(event["Interface"])  # who has just been removed still rings
+                if member is not None:
+                    self._reserved[event["DestUniqueid"]] = member.telephone
                 self._offered[event["DestUniqueid"]] = caller
             case "AgentRingNoAnswer":
                 self._reserved.pop(event["DestUniqueid"], None)

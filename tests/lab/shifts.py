@@ -193,23 +193,24 @@ def agents_are_gone_at_the_answer(here: Centre) -> Played:
 
 
 def agents_say_how_it_was(here: Centre) -> Played:
-    """One by UserEvent and one by the API while they wrap up, one by the API when it is too late for a rule."""
-    agents = [1036, 1037, 1038]
+    """While they wrap up by their telephone, by UserEvent and by the API; one by the API, too late for a rule."""
+    agents = [1036, 1037, 1038, 1020]
     here.staff.talk(agents, (1.0, 1.5))
     here.staff.log_in("blue", agents)
     rules = [{"status": "TERMINATED", "extStatus": "AGAIN", "retryAfter": 0, "maxAttempts": 1}]
-    three = [here.campaign("blue", stays(1), rescheduleRules=rules) for _ in range(3)]
-    here.until(lambda: all(here.attempts(each) for each in three), 10, "three calls are made")
-    by_event, by_api, later = (here.attempts(each)[0] for each in three)
-    here.until(lambda: {by_event, by_api} <= here.history().completed.keys(), 15, "they have talked")
+    four = [here.campaign("blue", stays(1), rescheduleRules=rules) for _ in range(4)]
+    here.until(lambda: all(here.attempts(each) for each in four), 10, "four calls are made")
+    by_telephone, by_event, by_api, later = first = [here.attempts(each)[0] for each in four]
+    here.until(lambda: set(first) <= here.history().completed.keys(), 15, "they have talked")
+    here.staff.dial(int(here.telephones()[by_telephone].number), "*71")
     here.staff.user_event("DISPOSITION", Uniqueid=by_event, V="AGAIN")
     told: dict[str, Any] = {"pending": here.dispose(by_api, "AGAIN")}
-    here.until(lambda: here.results(three[2]), 20, "the third is settled")
+    here.until(lambda: here.results(four[3]), 20, "the last is settled")
     told |= {"amended": here.dispose(later, "SOLD"), "unknown": here.dispose("x" * len(later), "SOLD")}
-    for each in three:
+    for each in four:
         here.rig.completed(each.id, 40)
-    told["results"] = [here.results(each) for each in three]
-    return Played(three, _judge(here, *three), told=told)
+    told["results"] = [here.results(each) for each in four]
+    return Played(four, _judge(here, *four), told=told)
 
 
 ORDINARY = (

@@ -74,6 +74,7 @@ class Metrics:
         self._port_up = _Children(gauge("port_up", "1 while the port answers.", "port"))
         self._trunk_open = _Children(gauge("trunk_open", "0 while the brake closes the trunk.", "trunk"))
         self._illegal = counter("illegal_events_total", "Call events that the call's table refused.")
+        self._ami = _Children(counter("ami_total", "Connections, resyncs, drifted rows, malformed.", "what"))
         self._draining = gauge("draining", "1 while the daemon drains.")
         self._bound: dict[int, str] = {}
 
@@ -99,6 +100,11 @@ class Metrics:
     def port(self, name: str, *, up: bool) -> None:
         """Redis, ARI or AMI answers, or not."""
         self._port_up[name,].set(up)
+
+    def ami(self, what: str, number: int = 1) -> None:
+        """The view of the queues: `connection`, `resync`, `drift` (rows that were not as events had told), or
+        `malformed` (messages that could not be read)."""
+        self._ami[what,].inc(number)
 
     def trunk(self, name: str, *, closed: bool) -> None:
         """The brake of a trunk has opened or closed it."""

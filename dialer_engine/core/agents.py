@@ -11,7 +11,7 @@ two agents here as he is two in Asterisk, which would ring him for two callers a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -62,7 +62,7 @@ STALE_SECONDS = 1.5
 COMPLETED_SECONDS = 0.05
 """AgentComplete is sent just before Asterisk notes LastCall."""
 
-_UNKNOWN = Rules()
+_DEFAULT = Rules()
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -74,7 +74,7 @@ class QueueState:
     waiting: int  # callers from any source, those being offered to an agent not counted
     logged_in: int  # as Asterisk counts it: members whose telephone is there
     paused: int
-    in_call: int  # of any kind
+    in_call: int  # of any kind; a telephone that rings for a caller of ours may say that it is busy, and is not
     wrapping_up: int
     next_free_at: datetime | None  # when the first wrap-up ends; None: an event will say
 
@@ -146,6 +146,13 @@ class _Telephone:
     members: dict[tuple[QueueName, str], _Member] = field(default_factory=dict)
     offers: dict[str, _Offer] = field(default_factory=dict)
 
+    @property
+    def talks(self) -> bool:
+        return any(
+            member.in_call or (member.told.state in _TALKING and not self.offers)
+            for member in self.members.values()
+        )
+
     def is_free(self, now: datetime) -> bool:
         """Every queue must have seen it idle: an event of one comes before that of the next."""
         return all(member.is_idle for member in self.members.values()) and not any(
@@ -168,8 +175,9 @@ class _Queue:
 class Floor:
     """All queues as they have been told. Feed it in the order of the wire."""
 
-    def __init__(self, rules: Mapping[QueueName, Rules] | None = None) -> None:
+    def __init__(self, rules: Mapping[QueueName, Rules] | None = None, *, unknown: Rules = _DEFAULT) -> None:
         self._rules: dict[QueueName, Rules] = dict(rules or {})
+        self._unknown = unknown  # of queues that have none
         self._queues: dict[QueueName, _Queue] = {}
         self._telephones: dict[Agent, _Telephone] = {}
         self._waiting: dict[str, QueueName] = {}
@@ -277,7 +285,7 @@ class Floor:
         return ended_at + timedelta(seconds=own or self._rules_of(queue).wrap_up_seconds)
 
     @property
-    def queues(self) -> Iterable[QueueName]:
+    def queues(self) -> Set[QueueName]:
         return self._queues.keys()
 
     @property
@@ -293,8 +301,9 @@ class Floor:
 
     @property
     def rows(self) -> int:
-        """How much is remembered."""
-        return len(self._queues) + len(self._waiting) + len(self._rung) + len(self._telephones)
+        """How much is remembered: queues, members, callers and offers."""
+        places = self._queues.values()
+        return len(places) + sum(len(place.members) for place in places) + len(self._waiting) + len(self._rung)
 
     # members
 
@@ -482,7 +491,7 @@ class Floor:
         return member.told.agent if member else Agent(interface)
 
     def _rules_of(self, queue: QueueName) -> Rules:
-        return self._rules.get(queue, _UNKNOWN)
+        return self._rules.get(queue, self._unknown)
 
     def _rows(self) -> dict[tuple[str, str], object]:
         """What a snapshot is compared by. LastCall and calls change without an event."""
@@ -514,11 +523,12 @@ class Floor:
             if member.told.state in _AWAY:
                 continue
             logged_in.add(agent)
-            if self._talks(agent):
+            telephone = self._telephones[agent]
+            if telephone.talks:
                 in_call.add(agent)
             elif member.told.paused:
                 paused.add(agent)
-            elif self._telephones[agent].is_free(now):
+            elif telephone.is_free(now):
                 free_at = self._free_at(queue, member)
                 if free_at <= now:
                     available.add(agent)
@@ -535,12 +545,6 @@ class Floor:
             in_call=len(in_call),
             wrapping_up=len(wrapping_up),
             next_free_at=next_free_at,
-        )
-
-    def _talks(self, agent: Agent) -> bool:
-        return any(
-            member.in_call or member.told.state in _TALKING
-            for member in self._telephones[agent].members.values()
         )
 
     def _is_offered_at(self, caller: str, now: datetime) -> bool:

@@ -310,6 +310,14 @@ def test_who_was_not_seen_to_ring_yet_is_held_until_he_is() -> None:
     assert is_free(of)
 
 
+def test_a_telephone_that_is_busy_ringing_does_not_talk() -> None:
+    """PJSIP's device_state_busy_at=1."""
+    of = floor(member(), joined(), offered(), member(state=DeviceState.BUSY))
+    assert (is_free(of), state(of).in_call) == (False, 0)
+    of.feed(connected())
+    assert (is_free(of), state(of).in_call) == (False, 1)
+
+
 def test_an_offer_of_the_same_again_is_a_new_one() -> None:
     of = floor(member(), joined(), offered(), Refused(GREEN, "c1", ANNA, NOW))
     assert of.feed(Offered(GREEN, "c1", ANNA, None, at(1)))

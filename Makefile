@@ -1,6 +1,6 @@
 # The commands of this house; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test tools lab chaos bench million lock format
+.PHONY: help setup demo check test tools lab chaos soak traces bench million lock format
 
 BIN := .venv/bin
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
@@ -53,6 +53,9 @@ lab: tools  ## watch the daemon dial a whole campaign on two real Asterisks
 
 chaos: setup  ## kill the daemon at every step and count what was lost
 	$(BIN)/python -m tests.chaos
+
+soak: tools  ## ten minutes of a busy queue, its books held against Asterisk's and the world's
+	$(BIN)/python -m tests.lab.soak
 
 traces: tools  ## record on the lab what the real Asterisk says, for the simulator to say the same
 	$(BIN)/python -m tests.traces

@@ -48,7 +48,7 @@ class SimulatedPbx:
 
     def __init__(self, *, speed: float = 1.0, seed: int = 0, options: tuple[str, ...] = ()) -> None:
         self._ports = Ports()
-        self.port = self._ports.take()
+        self.port, self.ami_port = self._ports.take_many(2)
         self.url = f"http://127.0.0.1:{self.port}"
         self.home = Path(tempfile.mkdtemp(prefix="simulated-"))
         self.world_log = self.home / "calls"
@@ -56,6 +56,7 @@ class SimulatedPbx:
         self.fault_log = self.home / "faults"
         self._command = [
             *(sys.executable, "-m", "dialer_engine", "simulate", "--port", str(self.port)),
+            *("--ami-port", str(self.ami_port)),
             *("--speed", str(speed), "--seed", str(seed), "--world-log", str(self.world_log)),
             *("--fault-log", str(self.fault_log), *options),
         ]

@@ -24,10 +24,14 @@ NUMBERS = """Who is called does what the last twelve digits of his number say:
   8 RR 000 SSSSSS    rings, an answering machine
 Any other number is somebody of a population who answers, is busy, does not ... as its seed says."""
 
+TALKS = (5.0, 40.0)
+"""Seconds that an agent talks, at least and at most."""
+
 
 def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0: any that is free.")] = 8088,
-    user: Annotated[str, typer.Option(help="As in ari.conf.")] = "dialer",
+    ami_port: Annotated[int, typer.Option(min=0, max=65535, help="Of its AMI; 0: any that is free.")] = 5038,
+    user: Annotated[str, typer.Option(help="As in ari.conf and manager.conf.")] = "dialer",
     password: Annotated[str, typer.Option(envvar="DIALER_SIMULATOR_PASSWORD")] = "simulated",
     speed: Annotated[
         float,
@@ -43,6 +47,10 @@ def simulate(
     trunk: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A PJSIP endpoint beside carrier and carrier2.")
     ] = None,
+    agents: Annotated[
+        int,
+        typer.Option(min=0, max=60, help="So many are logged in to the queue green: 1001 and the next ones."),
+    ] = 0,
     world_log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append what the callees see and do.")
     ] = None,
@@ -51,18 +59,23 @@ def simulate(
         typer.Option(metavar="FILE", help="Append which events were spoilt by PUT /simulator/faults."),
     ] = None,
 ) -> None:
-    """Be an Asterisk with a carrier and everybody it reaches, until Ctrl-C. Its ARI is the real one's."""
-    from dialer_engine.simulator import Simulator  # the other commands need no HTTP server
+    """Be an Asterisk with a carrier and everybody it reaches, until Ctrl-C. Its ARI and AMI are the real one's."""
+    from dialer_engine.simulator import Agent, Simulator  # the other commands need no HTTP server
 
     simulator = Simulator(
         username=user,
         password=password,
         port=port,
+        ami_port=ami_port,
         speed=speed,
         seed=seed,
         every_number=every_number,
         dialplan=dialplan,
         trunks=trunk or (),
+        agents=[
+            Agent(str(extension), ("green",), f"Agent {extension}", talks=TALKS)
+            for extension in range(1001, 1001 + agents)
+        ],
         world_log=world_log,
         fault_log=fault_log,
     )
@@ -75,5 +88,6 @@ async def _until_told(simulator: Simulator) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, told.set)
     async with simulator:
-        tell(f"simulated PBX: {simulator.url}, user {simulator.username}", NUMBERS, "Ctrl-C ends it.")
+        where = f"{simulator.url}, AMI at port {simulator.ami_port}, user {simulator.username}"
+        tell(f"simulated PBX: {where}", NUMBERS, "Ctrl-C ends it.")
         await told.wait()

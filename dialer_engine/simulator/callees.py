@@ -17,8 +17,8 @@ The last twelve digits of a number are a script, the same as the lab's (tests/la
 
 RR is the time until the answer in tenths of a second, TTT the talk in tenths, CCC a SIP code, S a serial. A is the
 wait before the first key in halves of a second, N the number of keys in KKKK, 5 more when a # follows them. Four
-digits are a telephone of ours: 1xxx answers at once, 2xxx after 3 s, 3xxx never, 4xxx is busy. Any other number is
-somebody of the `Population`.
+digits are a telephone of ours: 1xxx and 6xxx answer at once, 2xxx after 3 s, 3xxx never, 4xxx is busy, 5xxx answers at
+once if it is asked to. Any other number is somebody of the `Population`.
 """
 
 from __future__ import annotations
@@ -87,11 +87,13 @@ class Callee:
         line.hang_up()
 
 
-def telephone(digits: str) -> Callee:
-    """One of ours, by its four digits."""
+def telephone(digits: str, *, asked: bool = False) -> Callee:
+    """One of ours, by its four digits. `asked`: to answer by itself."""
     match digits[0]:
-        case "1":
+        case "1" | "6":
             return Callee(rings=False)
+        case "5":
+            return Callee(rings=False) if asked else Callee(waits_seconds=FOREVER)
         case "2":
             return Callee(waits_seconds=3.0)
         case "3":

@@ -49,8 +49,12 @@ class Channel:
     app_data: str = ""
     runs: tuple[str, str] = ("", "")  # the application it is born with, and ends with
     variables: dict[str, str] = field(default_factory=dict)
+    inherited: dict[str, str] = field(default_factory=dict)  # of these, under which name a leg gets it
     thread: Thread | None = None
-    dialer: Channel | None = None  # whose Dial() made it
+    dialer: Channel | None = None  # whose Dial() or Queue() made it
+    is_offer: bool = False  # to an agent, made by Queue()
+    linked_id: str = ""  # the id of the channel for which it was made; empty: its own
+    headers: dict[str, str] = field(default_factory=dict)  # of its INVITE
     other: Channel | None = None  # the other half of a Local channel
     stasis: App | None = None  # the application it is in
     line: Any = None  # to its callee, while there is one
@@ -61,6 +65,11 @@ class Channel:
     is_ending: bool = False
     is_renamed: bool = False  # its caller is another, and that has not been told
     followers: Counter[App] = field(default_factory=Counter)
+
+    @property
+    def device(self) -> str:
+        """Whose state it is part of."""
+        return self.endpoint or self.name.rpartition("-")[0]
 
     @property
     def is_far(self) -> bool:
@@ -268,18 +277,20 @@ class Apps:
         for app in (*self._of_endpoint.get(endpoint, ()), *self._of_everything):
             self.send(app, "EndpointStateChange", {"endpoint": snapshot}, now)
 
-    def publish_dial(self, peer: Channel, status: str, now: float) -> None:
+    def publish_dial(self, peer: Channel, status: str, now: float, dialled: str | None = None) -> None:
         """How the dialing of a channel goes on. Where another channel dials it, this is told to those who follow that
-        one, and what was dialed only at the beginning."""
+        one, and what was dialed only at the beginning, unless it is a queue that dials."""
         hearers = [app for app in self._hearers(peer.dialer or peer) if app.wants("Dial")]
         if not hearers:
             return
+        if dialled is None:
+            dialled = "" if peer.dialer is not None and status and not peer.is_offer else peer.dialled
         event: Json = {
             "type": "Dial",
             "timestamp": stamp(now),
             "dialstatus": status,
             "forward": "",
-            "dialstring": "" if peer.dialer is not None and status else peer.dialled,
+            "dialstring": dialled,
             "peer": peer.json(),
             "asterisk_id": ASTERISK_ID,
         }

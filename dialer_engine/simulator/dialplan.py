@@ -6,6 +6,10 @@
 | from-internal, NUMBER | the lab (tests/lab/lab.py): FreePBX's habits, which hide what the carrier said |
 | from-internal-status, NUMBER | the same trunk, and UserEvent(CALLSTATUS) tells at the end how it went |
 | from-trunk, NUMBER | the lab: hung up with cause 21 |
+| dialer-queue, QUEUE | config/asterisk/extensions_dialer.conf: Queue(), and back to the application |
+| ext-queues, QUEUE | the lab: FreePBX's queues: a longest wait of their own (4 s), and who comes back is hung up |
+| from-queue, EXTENSION | the lab: where members that are Local/ channels lead |
+| calls-in, QUEUE | the lab: who calls in and comes to a queue; waits-QUEUE: no agent is for him; limited: FreePBX's |
 """
 
 from __future__ import annotations
@@ -14,16 +18,20 @@ import re
 from collections.abc import Mapping
 
 from dialer_engine.simulator.channels import Channel
-from dialer_engine.simulator.exchange import Exchange, Steps
+from dialer_engine.simulator.exchange import ANSWER_AT_ONCE, ATTEMPT_HEADER, Exchange, Place, Steps
+from dialer_engine.simulator.queueing import Options, Queueing
 from dialer_engine.simulator.scripts import Places, dial, playback, stasis, wait
 
 ANSWERED_CONTEXT = "dialer-answered"
+SHIPPED = (ANSWERED_CONTEXT, "dialer-queue")
 PATIENCE = 24
 """Quarters of a second, as DIALER_PATIENCE."""
 AGAIN_SECONDS = 0.25
 APOLOGY = "im-sorry&please-try-call-later&goodbye"
 RING_SECONDS = 300
 TONE_SECONDS = 20
+LONGEST_WAIT = 4
+UNSERVED, LIMITED = "waits-", "limited"
 
 
 def dialer_answered(exchange: Exchange, channel: Channel) -> Steps:
@@ -93,6 +101,38 @@ def from_internal_status(exchange: Exchange, channel: Channel) -> Steps:
     return None
 
 
+def auto_answer(exchange: Exchange, leg: Channel) -> None:
+    """dialer-auto-answer, before an agent's telephone is called."""
+    is_telephone = leg.other is None
+    attempt = leg.variables.get("DIALER_ATTEMPT", "")
+    exchange.set_variable(leg, "LOCAL(ARGC)", "0")
+    leg.context, leg.exten = "dialer-auto-answer", "s"
+    exchange.step(leg, 1, "GotoIf", f"{int(not is_telephone)}?over")
+    if is_telephone:
+        leg.headers["Call-Info"] = f"<sip:dialer>;{ANSWER_AT_ONCE}"
+        exchange.step(leg, 2, "Set", f"PJSIP_HEADER(add,Call-Info)={leg.headers['Call-Info']}")
+        alert = "<http://localhost>;info=alert-autoanswer;delay=0"
+        exchange.step(leg, 3, "Set", f"PJSIP_HEADER(add,Alert-Info)={alert}")
+        exchange.step(leg, 4, "GotoIf", f"{int(attempt == '')}?over")
+    if is_telephone and attempt:
+        leg.headers[ATTEMPT_HEADER] = attempt
+        exchange.step(leg, 5, "Set", f"PJSIP_HEADER(add,{ATTEMPT_HEADER})={attempt}")
+        said = f"DIALER_ATTEMPT_{leg.endpoint.removeprefix('PJSIP/')}"
+        exchange.step(leg, 6, "Set", f"GLOBAL({said})={attempt}")
+    exchange.step(leg, 7, "Return")
+    exchange.set_variable(leg, "ARGC", "")
+    exchange.set_variable(leg, "GOSUB_RETVAL", "")
+
+
+def from_queue(exchange: Exchange, channel: Channel) -> Steps:
+    exten = channel.exten
+    exchange.step(channel, 1, "Dial", f"PJSIP/{exten},20,b(dialer-auto-answer^s^1)")
+    status = yield from dial(exchange, channel, exten, exten, 20, before_dial=auto_answer)
+    if status != "ANSWER":
+        exchange.step(channel, 2, "Hangup")
+    return None
+
+
 def from_trunk(exchange: Exchange, channel: Channel) -> Steps:
     exchange.step(channel, 1, "Hangup", "21")
     channel.cause = 21
@@ -100,21 +140,81 @@ def from_trunk(exchange: Exchange, channel: Channel) -> Steps:
     return None
 
 
+def calls_in(exchange: Exchange, channel: Channel) -> Steps:
+    exchange.step(channel, 1, "Answer")
+    exchange.change(channel, "Up")
+    yield 0.0
+    place = Place("dialer-queue", channel.exten.removeprefix(UNSERVED))
+    if channel.exten == LIMITED:
+        place = Place("ext-queues", "lime")
+    elif channel.exten != place.exten:
+        exchange.step(channel, 2, "Set", "QUEUE_MAX_PENALTY=1")
+        exchange.set_variable(channel, "QUEUE_MAX_PENALTY", "1")
+    exchange.step(channel, channel.priority + 1, "Goto", f"{place.context},{place.exten},1")
+    return place
+
+
 PLACES: Places = {
     ANSWERED_CONTEXT: dialer_answered,
     "from-internal": from_internal,
     "from-internal-status": from_internal_status,
+    "from-queue": from_queue,
     "from-trunk": from_trunk,
+    "calls-in": calls_in,
 }
+
+
+def places_of_queues(queueing: Queueing) -> Places:
+    """Those in which a channel is queued."""
+
+    def dialer_queue(exchange: Exchange, channel: Channel) -> Steps:
+        exchange.step(channel, 1, "Set", "QUEUESTATUS=")
+        exchange.set_variable(channel, "QUEUESTATUS", "")
+        timeout = channel.variables.get("DIALER_QUEUE_TIMEOUT", "")
+        exchange.step(channel, 2, "Queue", f"{channel.exten},cb(dialer-auto-answer^s^1),,,{timeout}")
+        options = Options(_seconds(timeout), goes_on=True, before_dial=auto_answer)
+        yield from queueing.run(channel, channel.exten, options)
+        app, status = channel.variables.get("DIALER_APP", ""), channel.variables["QUEUESTATUS"]
+        exchange.step(channel, 3, "GotoIf", f"{int(app == '')}?over")
+        if app:
+            args = ["queue-exit", channel.exten, status]
+            exchange.step(channel, 4, "Stasis", ",".join([app, *args]))
+            entered, place = yield from stasis(exchange, channel, app, args)
+            if entered:
+                exchange.set_variable(channel, "STASISSTATUS", "SUCCESS")
+                if place is not None:
+                    return place
+        exchange.step(channel, 5, "Hangup")
+        channel.cause = 16
+        return None
+
+    def ext_queues(exchange: Exchange, channel: Channel) -> Steps:
+        exchange.step(channel, 1, "Queue", f"{channel.exten},t,,,{LONGEST_WAIT}")
+        yield from queueing.run(channel, channel.exten, Options(LONGEST_WAIT))
+        exchange.step(channel, 2, "Hangup")
+        channel.cause = 16
+        return None
+
+    return {"dialer-queue": dialer_queue, "ext-queues": ext_queues}
+
 
 _EXTENSIONS: Mapping[str, str] = {
     ANSWERED_CONTEXT: r"[a-zA-Z0-9].+",
     "from-internal": r"[+*0-9].+",
     "from-internal-status": r"[+*0-9].+",
     "from-trunk": r"[0-9].+",
+    "calls-in": r"[a-z].+",
+    "dialer-queue": r"[a-zA-Z0-9].+",
+    "ext-queues": r"[a-z].+",
+    "from-queue": r"[0-9]{4}",
 }
 
 
 def is_place(context: str, exten: str) -> bool:
     """Does the dialplan know it?"""
     return re.fullmatch(_EXTENSIONS.get(context, "(?!)"), exten) is not None
+
+
+def _seconds(timeout: str) -> int | None:
+    """As Queue() reads it: none at all is for ever."""
+    return int(timeout) if timeout.isdecimal() and int(timeout) else None

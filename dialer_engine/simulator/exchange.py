@@ -9,12 +9,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from dialer_engine.simulator.callees import Callee
 from dialer_engine.simulator.causes import cause_of, invented_code, status_of, text_of
 from dialer_engine.simulator.channels import Apps, Channel, HungUp, Json, stamp
+from dialer_engine.simulator.sessions import Sessions, snapshot
 from dialer_engine.simulator.sounds import Playback
 from dialer_engine.simulator.threads import Script, Thread, Threads
 from dialer_engine.simulator.world import Seen, World
@@ -31,6 +32,9 @@ HEARD_LATE_SECONDS = 0.06
 """How much longer a key seems to Asterisk while it plays (measured: 180 ms of 120)."""
 
 OUTGOING = "(Outgoing Line)"
+ANSWER_AT_ONCE = "answer-after=0"
+ATTEMPT_HEADER = "X-Dialer-Attempt"
+"""In the INVITE to an agent's telephone: that it shall answer by itself, and for which call it rings."""
 PRESENTED: Json = {
     "caller_presentation": 0,
     "caller_presentation_txt": "Presentation Allowed, Not Screened",
@@ -70,11 +74,14 @@ class Trunk:
     callee: Callee | None = None
     is_seen: bool = True  # what is called writes it down
     has_contact: bool = True
+    context: str = "from-trunk"  # where its own calls come in
+    is_busy_at_one: bool = False  # device_state_busy_at=1: with one call, be it ringing, its device is busy
 
 
 class Exchange:
     """`speed` divides what callees and sounds take; our own time-outs it does not touch. `callee_of` is asked for
-    each number that is called; None: there is no such, and nobody writes it down."""
+    each number that is called, and whether he is asked to answer by himself; None: there is no such, and nobody
+    writes it down."""
 
     def __init__(
         self,
@@ -83,18 +90,21 @@ class Exchange:
         speed: float,
         world: World,
         trunks: Mapping[str, Trunk],
-        callee_of: Callable[[str], Callee | None],
+        callee_of: Callable[[str, bool], Callee | None],
     ) -> None:
         self.threads = Threads(now)
         self.apps = Apps()
+        self.sessions = Sessions()
+        self.on_device: Callable[[str], None] = lambda device: None
         self.world = world
-        self.trunks = trunks
+        self.trunks = dict(trunks)
         self.speed = speed
         self.channels: dict[str, Channel] = {}
         self.playbacks: dict[str, Playback] = {}
         self._callee_of = callee_of
         self._ids: list[str] = []  # in lower case and in order
         self._serials: dict[str, int] = {}
+        self._by_device: dict[str, set[Channel]] = {}
         self._orphans: set[Line] = set()  # callees whose channel was lost in a crash
 
     @property
@@ -121,9 +131,12 @@ class Exchange:
     def new_call(self, channel_id: str, trunk: str, number: str) -> Channel:
         """A PJSIP channel; nobody is called yet."""
         name = f"PJSIP/{trunk}-{self._serial('PJSIP'):08x}"
-        channel = self._create(Channel(channel_id, name, f"PJSIP/{trunk}", stamp(self.now), began_at=self.now))
+        context, created = self.trunks[trunk].context, stamp(self.now)
+        channel = self._create(
+            Channel(channel_id, name, f"PJSIP/{trunk}", created, began_at=self.now, context=context)
+        )
         channel.protocol_id = f"{self._serial('Call-ID'):08x}-0000-4000-8000-{int(self.now * 1000):012x}"
-        channel.dialled = f"{number}@{trunk}"
+        channel.dialled = number if number == trunk else f"{number}@{trunk}"
         return channel
 
     def new_local(self, channel_id: str, other_id: str, exten: str, context: str) -> Channel:
@@ -131,13 +144,14 @@ class Exchange:
         name = f"Local/{exten}@{context}-{self._serial('Local'):08x}"
         near = Channel(channel_id, f"{name};1", "", stamp(self.now), context=context, exten=exten)
         far = Channel(other_id, f"{name};2", "", stamp(self.now), "Ring", context=context, exten=exten)
-        near.other, far.other, near.dialled = far, near, f"{exten}@{context}"
+        near.other, far.other, near.dialled, far.linked_id = far, near, f"{exten}@{context}", channel_id
         self._create(near)
         self._create(far)
         return near
 
     def _create(self, channel: Channel) -> Channel:
         self.channels[channel.id] = channel
+        self._by_device.setdefault(channel.device, set()).add(channel)
         insort(self._ids, channel.id.lower())
         self.tell(channel, "ChannelCreated")
         self._tell_endpoint(channel.endpoint)
@@ -194,17 +208,29 @@ class Exchange:
         self.tell(channel, "ChannelDialplan", {"dialplan_app": app, "dialplan_app_data": data})
 
     def set_variable(self, channel: Channel, name: str, value: str) -> None:
-        channel.variables[name] = value
+        """One or two underscores before its name are none of it: they say that legs inherit it, once or for ever."""
+        bare = name.removeprefix("_").removeprefix("_")
+        channel.variables[bare] = value
+        channel.inherited.pop(bare, None)
+        if bare != name:
+            channel.inherited[bare] = name if name.startswith("__") else bare
         self.tell(channel, "ChannelVarset", {"variable": name, "value": value})
+
+    def inherit(self, parent: Channel, child: Channel) -> None:
+        for bare, name in [*parent.inherited.items()]:
+            self.set_variable(child, name, parent.variables[bare])
 
     def user_event(self, channel: Channel, name: str, fields: Mapping[str, str]) -> None:
         """UserEvent()."""
         self.tell(channel, "ChannelUserevent", {"eventname": name, "userevent": {"eventname": name, **fields}})
+        told = [*snapshot(channel), ("UserEvent", name), *fields.items()]
+        self.sessions.tell("user", "UserEvent", told, self.now)
 
     def change(self, channel: Channel, state: str) -> None:
         if channel.state == state:
             return
         channel.state = state
+        self.on_device(channel.device)
         self.tell(channel, "ChannelStateChange")
         if channel.is_renamed:
             channel.is_renamed = False
@@ -228,6 +254,15 @@ class Exchange:
         if endpoint and self.apps.is_watched(endpoint, "EndpointStateChange"):
             self.apps.publish_endpoint(endpoint, self.endpoint(endpoint.removeprefix("PJSIP/")), self.now)
 
+    def states_of(self, device: str) -> list[str]:
+        """Of its channels."""
+        return [channel.state for channel in self._by_device.get(device, ())]
+
+    def plug(self, telephone: str, *, plugged: bool) -> None:
+        """A telephone's cable: the PBX notices it at once. What talks goes on."""
+        self.trunks[telephone] = replace(self.trunks[telephone], has_contact=plugged)
+        self.on_device(f"PJSIP/{telephone}")
+
     def endpoint(self, name: str) -> Json:
         """As events and replies carry it."""
         channels = [one.id for one in self.channels.values() if one.endpoint == f"PJSIP/{name}"]
@@ -239,8 +274,9 @@ class Exchange:
     def invite(self, channel: Channel, dialled: str) -> None:
         """The INVITE to NUMBER@TRUNK leaves; from now on the callee acts."""
         number, _, name = dialled.partition("@")
-        trunk = self.trunks[name]
-        callee = trunk.callee or self._callee_of(number)
+        trunk = self.trunks[name or number]
+        is_asked = ANSWER_AT_ONCE in channel.headers.get("Call-Info", "")
+        callee = trunk.callee or self._callee_of(number, is_asked)
         seen = None
         if callee is None:
             callee = Callee(rings=False, sip_code=404)
@@ -248,8 +284,23 @@ class Exchange:
             caller = str(channel.connected["number"])
             seen = Seen(channel.protocol_id, number[-12:], number, caller, self.now)
             self.world.invited(seen)
+            if not name:
+                self.world.telephone(seen, channel.headers.get(ATTEMPT_HEADER, ""), asked=is_asked)
         channel.line = line = Line(self, channel, seen)
         line.thread = self.threads.start(self._paced(callee.deeds(line)))
+
+    def come_in(self, channel: Channel, stay_seconds: float) -> None:
+        """A channel from outside has its caller, who hangs up so long after now."""
+
+        def deeds(line: Line) -> Iterator[float]:
+            yield stay_seconds
+            line.hang_up()
+
+        caller = str(channel.caller["number"])
+        seen = Seen(channel.protocol_id, caller[-12:], channel.exten, caller, self.now, answered_at=self.now)
+        self.world.called(seen)
+        channel.line = line = Line(self, channel, seen)
+        line.thread = self.threads.start(self._paced(deeds(line)))
 
     def _paced(self, deeds: Iterator[float]) -> Script:
         for seconds in deeds:
@@ -264,7 +315,7 @@ class Exchange:
 
     def answered(self, channel: Channel) -> None:
         self.change(channel, "Up")
-        if channel.dialer is not None:
+        if channel.dialer is not None and not channel.is_offer:
             channel.exten = ""
             self.set_variable(channel.dialer, "DIALSTATUS", "ANSWER")
             self.set_variable(channel.dialer, "DIALEDPEERNAME", channel.name)
@@ -278,14 +329,14 @@ class Exchange:
             seconds += HEARD_LATE_SECONDS
         body = {"digit": key, "duration_ms": round(seconds * 1000)}
         self.tell(channel, "ChannelDtmfReceived", body)
-        if channel.dialer is not None and channel.dialer.other is not None:
+        if channel.dialer is not None and not channel.is_offer and channel.dialer.other is not None:
             self.tell(channel.dialer.other, "ChannelDtmfReceived", body)
 
     def rejected(self, channel: Channel, sip_code: int) -> None:
         channel.cause, channel.sip_code, channel.is_ending = cause_of(sip_code), sip_code, True
         self.tell(channel, "ChannelHangupRequest", {"cause": channel.cause, "tech_cause": sip_code})
         if channel.stasis is None:
-            self._dial_goes_on(channel, status_of(channel.cause))
+            self._dial_goes_on(channel, "NOANSWER" if channel.is_offer else status_of(channel.cause))
         self._wake(channel, ENDED)
 
     def left(self, channel: Channel) -> None:
@@ -294,7 +345,7 @@ class Exchange:
 
     def _dial_goes_on(self, channel: Channel, status: str) -> None:
         """Told of the channel; and whoever dials it is told what he hears."""
-        dialer = channel.dialer
+        dialer = None if channel.is_offer else channel.dialer  # a queue goes on with its music
         if dialer is not None and status in TIMES:
             self.set_time(dialer, TIMES[status], self.now - channel.began_at)
         self.apps.publish_dial(channel, status, self.now)
@@ -344,6 +395,8 @@ class Exchange:
     def destroy(self, channel: Channel) -> None:
         if self.channels.pop(channel.id, None) is None:
             return
+        self._by_device[channel.device].discard(channel)
+        self.on_device(channel.device)
         self._measure(channel)
         del self._ids[bisect_left(self._ids, channel.id.lower())]
         channel.app_name, channel.app_data = channel.runs
@@ -380,7 +433,7 @@ class Exchange:
             return
         left.cause = cause
         if cause:
-            self.apps.publish_dial(left, status_of(cause), self.now)
+            self.apps.publish_dial(left, "NOANSWER" if left.is_offer else status_of(cause), self.now)
         self._wake(left, ENDED)
 
     def crash(self) -> None:
@@ -392,6 +445,7 @@ class Exchange:
                 channel.line.lose()
                 self._orphans.add(channel.line)
         self.channels.clear()
+        self._by_device.clear()
         self.playbacks.clear()
         self._ids.clear()
         self.apps = Apps()

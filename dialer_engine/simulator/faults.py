@@ -47,6 +47,19 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
     garbled: list[str] = []
     """Requests whose path ends so are answered by what is no JSON."""
 
+    ami_refuse: bool = False
+    """A connection to AMI is cut as soon as it is made."""
+    ami_silent: bool = False
+    """Sessions tell and answer nothing, as half-open connections; all of it comes when this is over."""
+    ami_unanswered: list[str] = []
+    """These actions, in small letters, are neither carried out nor answered."""
+    ami_events_lost: Share = 0.0
+    ami_events_doubled: Share = 0.0
+    ami_late_seconds: float = 0.0
+    """Events come so much later than they happen, in their order, while replies do not."""
+    ami_lies: Share = 0.0
+    """Events in which a header is missing or says what cannot be."""
+
     def spoils(self, kind: str) -> bool:
         """May an event of this type be lost, doubled or delayed?"""
         if not (self.events_lost or self.events_doubled or self.events_delayed):

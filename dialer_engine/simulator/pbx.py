@@ -10,12 +10,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from dialer_engine.simulator.agents import Agent, Staff
 from dialer_engine.simulator.callees import Callee, Population, scripted, telephone
 from dialer_engine.simulator.causes import REASONS
 from dialer_engine.simulator.channels import ASTERISK_ID, App, Channel, Ear, Json, stamp
-from dialer_engine.simulator.dialplan import ANSWERED_CONTEXT, PLACES, is_place
+from dialer_engine.simulator.dialplan import PLACES, SHIPPED, is_place, places_of_queues
 from dialer_engine.simulator.exchange import Exchange, Place, Steps, Trunk
+from dialer_engine.simulator.queueing import Queueing
+from dialer_engine.simulator.queues import QueueRules, Queues
 from dialer_engine.simulator.scripts import (
+    Places,
     dialed_in_app,
     dialplan,
     going_on,
@@ -29,6 +33,7 @@ from dialer_engine.simulator.threads import FOREVER
 from dialer_engine.simulator.world import World
 
 DEFAULT_RING_SECONDS = 30
+INBOUND = "inbound"
 LONGEST_ID = 149
 
 TRUNKS: Mapping[str, Trunk] = {
@@ -39,9 +44,24 @@ TRUNKS: Mapping[str, Trunk] = {
     "carrier-dead": Trunk(Callee(rings=False, waits_seconds=FOREVER), is_seen=False),
     "carrier-refused": Trunk(Callee(rings=False, sip_code=503), is_seen=False),
     "nocontact": Trunk(has_contact=False),
+    INBOUND: Trunk(has_contact=False, context="calls-in"),
 }
 """The lab's: two that work, one whose callees answer at once and stay, one that wants a password, one that is silent,
-one that refuses, and one that nobody has registered."""
+one that refuses, and two that nobody has registered; through the last one come calls from outside."""
+TELEPHONE = Trunk(context="telephones", is_busy_at_one=True)
+TELEPHONES: Mapping[str, Trunk] = {
+    str(extension): TELEPHONE
+    for extension in (*range(1001, 1061), *range(2001, 2011), 3001, 3002, 4001, *range(5001, 5005), 6001, 6002)
+}
+"""Of agents, as in the lab; what each of them does stands in `callees`."""
+QUEUES: Mapping[str, QueueRules] = {
+    **dict.fromkeys(("green", "blue", "amber", "violet"), QueueRules(wrap_up=5)),
+    **dict.fromkeys(
+        ("red", "white", "black", "grey", "pink", "cyan", "lime", "navy", "teal", "gold"), QueueRules()
+    ),
+    "shipped": QueueRules(wrap_up=5, autopause=True, rings_out=True),
+}
+"""The lab's. Nobody is logged in."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -87,7 +107,8 @@ class Pbx:
     """`speed` divides what callees and sounds take, not what our own side waits for.
 
     `population` is whoever has a number that is no script; `every_number`: scripts are not looked for. `dialplan`:
-    the shipped dialplan is there. `trunks` are further PJSIP endpoints that behave like `carrier`.
+    the shipped dialplan is there. `trunks` are further PJSIP endpoints that behave like `carrier`. `agents` are at work
+    from the beginning.
     """
 
     def __init__(
@@ -100,22 +121,33 @@ class Pbx:
         every_number: bool = False,
         dialplan: bool = True,
         trunks: Sequence[str] = (),
+        queues: Mapping[str, QueueRules] = QUEUES,
+        agents: Sequence[Agent] = (),
         world: World | None = None,
     ) -> None:
         self.world = world or World()
         self.population = population or Population(seed)
         self.broken: dict[str, int] = {}  # carriers, by prefix: the SIP code they answer with
         self._every_number = every_number
-        self._places = {name: place for name, place in PLACES.items() if dialplan or name != ANSWERED_CONTEXT}
-        self._exchange = Exchange(
+        self._exchange = exchange = Exchange(
             now=now,
             speed=speed,
             world=self.world,
-            trunks={**TRUNKS, **dict.fromkeys(trunks, Trunk())},
+            trunks={**TRUNKS, **TELEPHONES, **dict.fromkeys(trunks, Trunk())},
             callee_of=self._callee_of,
         )
+        self.sessions = exchange.sessions
+        self.queues = Queues(exchange, queues)
+        self._staff = Staff(exchange, self.queues, agents, seed)
+        self._places = self._dialplan(whole=dialplan)
+        self.began_at = now
         self.startup_time = stamp(now)
         self.version = "22.10.1~simulated"
+
+    def _dialplan(self, *, whole: bool) -> Places:
+        places: dict[str, Callable[[Exchange, Channel], Steps]] = {**PLACES}
+        places |= places_of_queues(Queueing(self._exchange, self.queues, places))
+        return {name: place for name, place in places.items() if whole or name not in SHIPPED}
 
     # Time
 
@@ -131,19 +163,20 @@ class Pbx:
     def restart(self, now: float) -> None:
         """As after a crash: every channel is gone without a word, the applications are forgotten."""
         self._exchange.crash()
+        self.queues.crash()
         self.advance(now)
-        self.startup_time = stamp(now)
+        self.began_at, self.startup_time = now, stamp(now)
 
     # Callees
 
-    def _callee_of(self, number: str) -> Callee | None:
+    def _callee_of(self, number: str, asked: bool) -> Callee | None:
         if not re.fullmatch(r"[+*0-9].+", number):
             return None
         digits = number[-12:]
         if len(digits) == 12 and number[:-12] in self.broken:
             return Callee(rings=False, sip_code=self.broken[number[:-12]])
         if re.fullmatch(r"[0-9]{4}", number):
-            return telephone(number)
+            return self._staff.callee(number) or telephone(number, asked=asked)
         found = None if self._every_number else scripted(digits)
         return found or self.population.callee(number)
 
@@ -151,6 +184,40 @@ class Pbx:
     def hang_up_everything(self) -> None:
         """Every call, and every callee who was forgotten by a crash."""
         self._exchange.hang_up_everything()
+
+    # Agents, and who calls in
+
+    @_verb
+    def act(self, deed: Callable[[], _T]) -> _T:
+        """Anything else, of the queues for instance."""
+        return deed()
+
+    def tell_user_event(self, name: str, fields: Sequence[tuple[str, str]]) -> None:
+        """AMI's own UserEvent, of no channel."""
+        self.sessions.tell("user", "UserEvent", [("UserEvent", name), *fields], self._exchange.now)
+
+    @_verb
+    def employ(self, agent: Agent) -> None:
+        """He works so from now on, and is logged in to his queues."""
+        self._staff.log_in(agent)
+
+    @_verb
+    def plug(self, telephone: str, *, plugged: bool) -> None:
+        """A cable is put in, or pulled out: the PBX notices it at once. What talks goes on."""
+        if telephone not in self._exchange.trunks:
+            raise Refused(404, "no such telephone")
+        self._exchange.plug(telephone, plugged=plugged)
+
+    @_verb
+    def call_in(self, dialled: str, caller: str, stay_seconds: float) -> str:
+        """Somebody calls from outside and hangs up so long after he is answered; the channel's id."""
+        exchange = self._exchange
+        channel = exchange.new_call(exchange.new_id(), INBOUND, dialled)
+        channel.exten, channel.caller = dialled, {"name": "", "number": caller}
+        exchange.change(channel, "Ring")
+        exchange.live(channel, dialplan(exchange, channel, Place(channel.context, dialled), self._places))
+        exchange.come_in(channel, stay_seconds)
+        return channel.id
 
     # Applications
 

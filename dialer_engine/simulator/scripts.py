@@ -26,6 +26,8 @@ DIAL_VARIABLES = (
 
 Places: TypeAlias = Mapping[str, Callable[[Exchange, Channel], Steps]]
 """By context."""
+Handler: TypeAlias = Callable[[Exchange, Channel], None]
+"""Takes no time."""
 
 
 def pause(seconds: float) -> Generator[float, Any, bool]:
@@ -91,22 +93,33 @@ def dialed_in_app(exchange: Exchange, channel: Channel, timeout_seconds: float, 
 
 
 def dial(
-    exchange: Exchange, channel: Channel, trunk: str, number: str, timeout_seconds: float
+    exchange: Exchange,
+    channel: Channel,
+    trunk: str,
+    number: str,
+    timeout_seconds: float,
+    *,
+    before_dial: Handler | None = None,
 ) -> Generator[float, Any, str]:
-    """Dial(): until it is over; its DIALSTATUS. The cause is left on the channel, as HANGUPCAUSE."""
+    """Dial(): until it is over; its DIALSTATUS. The cause is left on the channel, as HANGUPCAUSE. `before_dial` is its
+    option b: run on the new leg."""
     for name in DIAL_VARIABLES:
         exchange.set_variable(channel, name, "")
     leg = exchange.new_call(exchange.new_id(), trunk, number)
     exchange.set_variable(leg, "DIALEDPEERNUMBER", leg.dialled)
     leg.dialer, leg.thread, leg.exten = channel, channel.thread, number
+    leg.linked_id = channel.linked_id or channel.id
     exchange.introduce(leg, {**channel.caller, "number": number}, channel.caller, "AppDial", at_once=True)
+    exchange.inherit(channel, leg)
+    if before_dial is not None:
+        before_dial(exchange, leg)
     exchange.apps.publish_dial(leg, "", exchange.now)
     exchange.connect(channel, leg.caller)
     exchange.invite(leg, leg.dialled)
     try:
         answered = yield from _ringing(exchange, leg, timeout_seconds)
         if answered:
-            yield from _bridged(exchange, channel, leg)
+            yield from bridged(exchange, channel, leg)
     except HungUp:
         if leg.state != "Up":
             exchange.apps.publish_dial(leg, "CANCEL", exchange.now)
@@ -120,7 +133,7 @@ def dial(
     return status
 
 
-def _bridged(exchange: Exchange, channel: Channel, leg: Channel) -> Generator[float, Any, None]:
+def bridged(exchange: Exchange, channel: Channel, leg: Channel) -> Generator[float, Any, None]:
     """Both talk, until one of them hangs up. Of the bridge itself only those hear who follow everything."""
     exchange.change(channel, "Up")
     exchange.step(leg, leg.priority, *leg.runs)

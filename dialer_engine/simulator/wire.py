@@ -1,14 +1,6 @@
 """The model behind Asterisk's own wire: HTTP and WebSocket on loopback, with the faults of a real one.
 
-Beside Asterisk's paths there are some of its own, under /simulator:
-
-| path | does |
-|---|---|
-| GET /simulator/calls[?number=] | what the callees saw, one JSON object a line, oldest first |
-| GET, PUT /simulator/faults | `faults.Faults`; a PUT names those that are to change |
-| POST /simulator/restart | as a crash and a start: every channel and connection is gone without a word |
-| PUT, DELETE /simulator/carriers/PREFIX[?code=503] | numbers of this prefix are rejected by the code; mended |
-| DELETE /simulator/channels | every call is hung up |
+Beside Asterisk's paths there are some of its own, under /simulator (see `control`).
 """
 
 from __future__ import annotations
@@ -28,10 +20,14 @@ import orjson
 from aiohttp import WSMsgType, web
 
 from dialer_engine.errors import Unavailable
+from dialer_engine.simulator.agents import Agent
+from dialer_engine.simulator.ami import Door
 from dialer_engine.simulator.callees import Population
 from dialer_engine.simulator.channels import App
+from dialer_engine.simulator.control import control
 from dialer_engine.simulator.faults import Faults, happens, names
-from dialer_engine.simulator.pbx import Pbx, Refused, Taken, Unmade
+from dialer_engine.simulator.pbx import QUEUES, Pbx, Refused, Taken, Unmade
+from dialer_engine.simulator.queues import QueueRules
 from dialer_engine.simulator.rest import carry_out
 from dialer_engine.simulator.world import World
 
@@ -43,7 +39,8 @@ BODY_LIMIT = 40_960
 
 
 class Simulator:
-    """`async with` it: from then on `url` answers as an Asterisk. `port` 0 takes any that is free.
+    """`async with` it: from then on `url` answers as an Asterisk, and its AMI at `ami_port`. A port of 0 takes any that
+    is free. User and password are those of both.
 
     What is random is so by `seed`; `speed` divides what callees and sounds take. To `world_log` is appended what the
     callees write down (see `world`), to `fault_log` which events were lost, doubled or delayed, one a line:
@@ -57,17 +54,20 @@ class Simulator:
         username: str = "dialer",
         password: str = "simulated",
         port: int = 0,
+        ami_port: int = 0,
         speed: float = 1.0,
         seed: int = 0,
         population: Population | None = None,
         every_number: bool = False,
         dialplan: bool = True,
         trunks: Sequence[str] = (),
+        queues: Mapping[str, QueueRules] = QUEUES,
+        agents: Sequence[Agent] = (),
         world_log: Path | None = None,
         fault_log: Path | None = None,
         on_request: Callable[[str, str, Mapping[str, Any]], None] | None = None,
     ) -> None:
-        self.username, self.password, self.port = username, password, port
+        self.username, self.password, self.port, self.ami_port = username, password, port, ami_port
         self.faults = Faults()
         self.sockets_opened = 0
         self._world_log, self._fault_log = Log(world_log), Log(fault_log)
@@ -79,11 +79,16 @@ class Simulator:
             every_number=every_number,
             dialplan=dialplan,
             trunks=trunks,
+            queues=queues,
+            agents=agents,
             world=World(write=self._world_log.write if world_log is not None else None),
         )
         self._on_request = on_request
         self._dice = random.Random(seed)
         self._sockets: dict[str, EventSocket] = {}
+        self.ami = Door(
+            self.pbx, self.faults, self._dice, username=username, secret=password, turned=self._turn
+        )
         self._conflicted: set[object] = set()  # connections whose thread remembers a conflict
         self._timer: asyncio.TimerHandle | None = None
         self._is_flushing = False
@@ -113,14 +118,17 @@ class Simulator:
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, HOST, self.port, reuse_address=True).start()
+            self.ami_port = await self.ami.open(HOST, self.ami_port)
         except OSError as exc:
             await self._runner.cleanup()
-            raise Unavailable("simulator", f"cannot listen on {HOST}:{self.port}: {exc.strerror}") from exc
+            ports = f"{self.port} and {self.ami_port}"
+            raise Unavailable("simulator", f"cannot listen on {HOST}, {ports}: {exc.strerror}") from exc
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """As a crash does it: every connection is cut and nobody is told."""
         self._crash()
+        await self.ami.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -146,6 +154,7 @@ class Simulator:
         for connection in self._server.connections if self._server is not None else []:
             if connection.transport is not None:
                 connection.transport.abort()
+        self.ami.cut()
 
     def close_sockets(self, code: int = 1000) -> None:
         """Every event socket, in good order."""
@@ -170,6 +179,7 @@ class Simulator:
         self._is_flushing = False
         for socket in self._sockets.values():
             socket.flush()
+        self.ami.flush()
         self._world_log.flush()
         self._fault_log.flush()
 
@@ -213,7 +223,7 @@ class Simulator:
             case "ari", *rest:
                 return await self._ari(request, path, rest, asked)
             case "simulator", *rest:
-                return self._control(request.method, rest, asked)
+                return self.control(request.method, rest, asked)
         raise Refused(404, "Resource not found")
 
     def _authenticate(self, request: web.BaseRequest, asked: Mapping[str, Any]) -> None:
@@ -297,30 +307,12 @@ class Simulator:
 
     # What a real one has not
 
-    def _control(self, method: str, parts: Sequence[str], asked: Mapping[str, Any]) -> web.StreamResponse:
-        match method, *parts:
-            case "GET", "calls":
-                number = str(asked.get("number") or "")[-12:]
-                seen = [call for call in self.pbx.world.calls if not number or call.number == number]
-                lines = b"".join(orjson.dumps(call) + b"\n" for call in seen)
-                return web.Response(body=lines, content_type="application/x-ndjson")
-            case "GET", "faults":
-                return _reply(200, msgspec.to_builtins(self.faults))
-            case "PUT", "faults":
-                self.set_faults(asked)
-                return _reply(200, msgspec.to_builtins(self.faults))
-            case "POST", "restart":
-                asyncio.get_running_loop().call_soon(self.restart)  # after this answer
-            case "PUT", "carriers", prefix:
-                self.pbx.broken[prefix] = sip_code(asked)
-            case "DELETE", "carriers", prefix:
-                self.pbx.broken.pop(prefix, None)
-            case "DELETE", "channels":
-                self.pbx.hang_up_everything(time.time())
-                self._turn()
-            case _:
-                raise Refused(404, "Resource not found")
-        return _reply(204, None)
+    def control(self, method: str, parts: Sequence[str], asked: Mapping[str, Any]) -> web.StreamResponse:
+        answer = control(self, method, parts, asked)
+        self._turn()
+        if isinstance(answer, bytes):
+            return web.Response(body=answer, content_type="application/x-ndjson")
+        return _reply(204 if answer is None else 200, answer)
 
     def set_faults(self, changes: Mapping[str, Any]) -> None:
         """Those named. Raises Refused with the place of a mistake."""
@@ -436,13 +428,6 @@ def _about(frame: bytes) -> str:
     if "playback" in event:
         return str(event["playback"]["target_uri"]).removeprefix("channel:")
     return str((event.get("channel") or event.get("peer") or {}).get("id", ""))
-
-
-def sip_code(asked: Mapping[str, Any]) -> int:
-    text = str(asked.get("code", "503"))
-    if not text.isdecimal() or not 400 <= int(text) <= 699:
-        raise Refused(400, "code: must be 400 to 699")
-    return int(text)
 
 
 def _decoded(body: bytes) -> dict[str, Any]:

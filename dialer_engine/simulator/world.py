@@ -31,6 +31,7 @@ class Seen:
     keys: list[tuple[str, float]] = field(default_factory=list)
     ended_at: float | None = None
     ended_by: str | None = None  # "world", "pbx"
+    attempt: str | None = None  # of a telephone: what the PBX said it is for
 
 
 class World:
@@ -44,6 +45,16 @@ class World:
         self.calls.append(seen)
         said = (text.translate(UNFIT) for text in (seen.dialled, seen.caller_id))
         self._note(seen, "INVITE", seen.invited_at, "|".join(said))
+
+    def called(self, seen: Seen) -> None:
+        """Somebody calls in, and is answered."""
+        said = (text.translate(UNFIT) for text in (seen.dialled, seen.caller_id))
+        self._note(seen, "CALLS", seen.invited_at, "|".join(said))
+
+    def telephone(self, seen: Seen, attempt: str, *, asked: bool) -> None:
+        """It is one of ours; `asked` to answer by itself."""
+        seen.attempt = attempt or None
+        self._note(seen, "TELEPHONE", seen.invited_at, f"{attempt.translate(UNFIT)}|{int(asked)}")
 
     def ringing(self, seen: Seen, at: float) -> None:
         seen.ringing_at = at

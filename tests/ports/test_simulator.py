@@ -247,7 +247,7 @@ async def test_without_the_shipped_dialplan_calls_go_straight_into_the_applicati
 
 
 def command(*options: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-m", "dialer_engine", "simulate", *options]
+    arguments = [sys.executable, "-m", "dialer_engine", "simulate", "--ami-port", "0", *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment)
 

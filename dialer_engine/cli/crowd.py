@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dialer_engine.core.pacing import share
+from dialer_engine.core.sharing import Claim, share
 
 REDIAL_SECONDS = 5
 LONGEST_RING_SECONDS = 15
@@ -111,7 +111,7 @@ class Person:
 
 def crowd(size: int, kinds: Sequence[Kind] = KINDS, *, seed: int = 0) -> list[Person]:
     """So many people, of each kind by its share but at least one, mixed by the seed."""
-    counts = share(size, [(kind, kind.share, size) for kind in kinds])
+    counts = share(size, [Claim(kind, kind.share, size) for kind in kinds])
     dice = random.Random(seed)
     people = [
         Person(kind.number(serial), f"{dice.choice(FIRST_NAMES)} {dice.choice(LAST_NAMES)}", kind)

@@ -2,23 +2,33 @@
 
 Level, not edge: every pass hands in the whole truth and gets one plan for each campaign. Nothing is remembered
 here, not even whose turn it is: that goes out in each plan and comes back in the facts of the next pass.
+
+Three limits after another: the campaign's own, the agents it may dial for, its trunk's room. What several want of
+the last two is dealt out by `sharing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from decimal import Decimal
+from types import MappingProxyType
+from typing import NamedTuple
 
-from dialer_engine.core.model import CampaignId, EndpointType, Limit, TrunkName
+from dialer_engine.core.model import Agent, CampaignId, Endpoint, EndpointType, Limit, QueueName, TrunkName
+from dialer_engine.core.sharing import Claim, deal, deal_agents
 
-Key = TypeVar("Key", bound=Hashable)
+STALE_SECONDS = 3.0
+"""A view of the queues older than that starts no call."""
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignFacts:
-    """A RUNNING campaign as it stands at this pass."""
+    """A RUNNING campaign as it stands at this pass.
+
+    One that runs no more, but has unserved calls, is told of by `due=0`: it holds the agents they need.
+    """
 
     id: CampaignId
     trunk: TrunkName
@@ -33,6 +43,24 @@ class CampaignFacts:
     next_due_at: datetime | None = None  # the first re-dial that is not due yet
     credit: int = 0  # Plan.credit of the pass before
     endpoint: EndpointType = EndpointType.PHONE
+    queue: QueueName | None = None
+    boost_factor: Decimal = Decimal(1)  # more than 0
+    max_waiting_calls: int = 2
+    unserved: int = (
+        0  # claimed, ringing, in the IVR or waiting, in every daemon; being offered to an agent: not
+    )
+    agent_credit: int = 0  # Plan.agent_credit of the pass before
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """A queue as it stands at this pass."""
+
+    name: QueueName
+    agents: frozenset[Agent]  # available
+    waiting: int  # callers from any source, not being offered to an agent
+    logged_in: int
+    next_free_at: datetime | None = None  # when the first wrap-up ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +79,15 @@ class TrunkFacts:
     last_code: str | None = None
 
 
+class AtQueue(NamedTuple):
+    """What was known of the campaign's queue, and how many of the available agents were its own."""
+
+    queue: QueueFacts | None  # None: Asterisk has none of that name
+    age_seconds: float | None  # of the view of the queues; None: there is none
+    share: int | None = None  # its unserved calls included; None: none were dealt out
+    credit: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What one campaign may do until the next pass, and why no more."""
@@ -63,11 +100,18 @@ class Plan:
     trunk: TrunkFacts | None
     share: int | None = None  # of the trunk's room, when that bound it
     credit: int = 0  # how far it is behind its share of the trunk's turns; the next pass wants it back
+    at_queue: AtQueue | None = None  # None: it dials for no queue
+
+    @property
+    def agent_credit(self) -> int:
+        """As `credit`, of the agents' turns."""
+        return self.at_queue.credit if self.at_queue else 0
 
     @property
     def inputs(self) -> dict[str, object]:
         """What the decision was made from, by the names of the API."""
         facts, trunk = self.facts, self.trunk
+        queue = _queue_inputs(facts, self.at_queue) if self.at_queue else {}
         return {
             "due": facts.due,
             "live": facts.live,
@@ -81,6 +125,7 @@ class Plan:
             "trunkUnheardRoom": None if trunk is None else trunk.unheard_room,
             "trunkClosed": None if trunk is None else trunk.closed,
             "share": self.share,
+            **queue,
         }
 
     @property
@@ -105,9 +150,9 @@ _REASONS: dict[Limit, str] = {
     Limit.DIALING: "{waiting}; {live} of {max_channels} channels are in use",
     Limit.IDLE: "no contact is due{next_due}",
     Limit.OUT_OF_PERIOD: "the active period is closed{until}",
-    Limit.WAITING_AGENTS: "no agent is available",
-    Limit.QUEUE_FULL: "too many callers wait in the queue",
-    Limit.STALE_QUEUE_DATA: "what is known of the queue is too old",
+    Limit.WAITING_AGENTS: "{agents}",
+    Limit.QUEUE_FULL: "{queue_full}",
+    Limit.STALE_QUEUE_DATA: "{stale}",
     Limit.ABANDON_BUDGET: "the abandonment budget is spent",
     Limit.MAX_CHANNELS: "{live} of {max_channels} channels are in use",
     Limit.TRUNK_FULL: "trunk {trunk} carries {trunk_live} of {capacity} calls{share}",
@@ -125,7 +170,7 @@ def _calls(n: int) -> str:
 
 
 def _words(plan: Plan) -> dict[str, object]:
-    facts, trunk = plan.facts, plan.trunk
+    facts, trunk, at_queue = plan.facts, plan.trunk, plan.at_queue or AtQueue(None, None)
     due = f"{facts.due} {'contact is' if facts.due == 1 else 'contacts are'} due"
     return {
         "waiting": due if facts.due else "no further contact is due",
@@ -139,6 +184,9 @@ def _words(plan: Plan) -> dict[str, object]:
         "share": f", this campaign's share being {plan.share}" if plan.share is not None else "",
         "down": _down(trunk),
         "rate": _rate(facts, trunk),
+        "agents": _agents(facts, at_queue),
+        "queue_full": _queue_full(facts, at_queue),
+        "stale": _stale(facts, at_queue),
     }
 
 
@@ -155,51 +203,76 @@ def _down(trunk: TrunkFacts | None) -> str:
     return f"refused the last calls ({trunk.last_code or 'no code'}){probe}"
 
 
-def share(room: int, claims: Sequence[tuple[Key, int, int]]) -> dict[Key, int]:
-    """Deal `room` out to `claims` of (key, priority, wanted): by priority, by largest remainder.
-
-    Nobody gets more than wanted, and nobody who wants any less than one while there is room; what one does
-    not want goes to the others. Equal remainders go to the earlier claim.
-    """
-    given = {key: 0 for key, _, _ in claims}
-    active = [claim for claim in claims if claim[2] > 0]
-    left = min(room, sum(wanted for _, _, wanted in active))
-    least = 1 if left >= len(active) else 0
-    while fixed := _fixed(left, active, least):
-        given.update(fixed)
-        left -= sum(fixed.values())
-        active = [claim for claim in active if claim[0] not in fixed]
-    given.update(_largest_remainder(left, active))
-    return given
+def _queue_inputs(facts: CampaignFacts, at: AtQueue) -> dict[str, object]:
+    queue = at.queue
+    return {
+        "queue": facts.queue,
+        "available": None if queue is None else len(queue.agents),
+        "loggedIn": None if queue is None else queue.logged_in,
+        "unserved": facts.unserved,
+        "boostFactor": float(facts.boost_factor),
+        "agentShare": at.share,
+        "waiting": None if queue is None else queue.waiting,
+        "maxWaitingCalls": facts.max_waiting_calls,
+        "queueAge": None if at.age_seconds is None else round(at.age_seconds, 3),
+    }
 
 
-def _fixed(left: int, claims: Sequence[tuple[Key, int, int]], least: int) -> dict[Key, int]:
-    """The claims whose quota is outside [least, wanted], at that bound; of the two sides the heavier one.
+def _agents(facts: CampaignFacts, at: AtQueue) -> str:
+    queue, boost = at.queue, facts.boost_factor
+    if queue is None or not queue.logged_in:
+        return f"nobody is logged in to queue {facts.queue}"
+    share = available = len(queue.agents)
+    if not available:
+        return _nobody_free(queue)
+    free = f"{'1 agent is' if available == 1 else f'{available} agents are'} available in queue {facts.queue}"
+    if at.share is not None and warranted_calls(available, boost) > facts.unserved:
+        share = at.share
+    if not share:
+        return f"{free}, and it is the turn of other campaigns, or their calls are on the way"
+    if share < available:
+        free += f", {share} of them for this campaign by its share"
+    under_way = {0: "none is", 1: "1 is"}.get(facts.unserved, f"{facts.unserved} are")
+    warranted = _calls(warranted_calls(share, boost))
+    return f"{free}; boostFactor {boost.normalize():f} allows {warranted} for them, and {under_way} under way"
 
-    Fixing that side moves the others' quotas towards it, so that none is fixed wrongly. All in integers:
-    a quota is left * priority / weight.
-    """
-    weight = sum(priority for _, priority, _ in claims)
-    over, under = {}, {}
-    excess = shortage = 0
-    for key, priority, wanted in claims:
-        if (above := left * priority - wanted * weight) >= 0:
-            over[key] = wanted
-            excess += above
-        elif (below := least * weight - left * priority) > 0:
-            under[key] = least
-            shortage += below
-    return over if excess >= shortage and over else under
+
+def _nobody_free(queue: QueueFacts) -> str:
+    who = "the only agent" if queue.logged_in == 1 else f"all {queue.logged_in} agents"
+    verb = "is" if queue.logged_in == 1 else "are"
+    return f"{who} logged in to queue {queue.name} {verb} busy, paused or wrapping up"
 
 
-def _largest_remainder(left: int, claims: Sequence[tuple[Key, int, int]]) -> dict[Key, int]:
-    weight = sum(priority for _, priority, _ in claims)
-    quotas = {key: divmod(left * priority, weight) for key, priority, _ in claims}
-    given = {key: whole for key, (whole, _) in quotas.items()}
-    rest = left - sum(given.values())
-    for key in sorted(quotas, key=lambda key: quotas[key][1], reverse=True)[:rest]:
-        given[key] += 1
-    return given
+def _queue_full(facts: CampaignFacts, at: AtQueue) -> str:
+    waiting = at.queue.waiting if at.queue else 0
+    callers = "1 caller waits" if waiting == 1 else f"{waiting} callers wait"
+    return f"{callers} in queue {facts.queue}, and nothing is dialed while {_most_waiting(facts)} or more do"
+
+
+def _stale(facts: CampaignFacts, at: AtQueue) -> str:
+    age = at.age_seconds
+    if age is None:
+        return "there is no exact view of the queues, as long as AMI is not connected and in step"
+    if age > STALE_SECONDS:
+        return f"AMI has not answered for {age:.1f} s, and no view of the queues is trusted after {STALE_SECONDS:g} s"
+    return f"Asterisk has no queue {facts.queue}"
+
+
+def boost_factor(endpoint: Endpoint) -> Decimal:
+    """What multiplies the available agents; predictive pacing has learnt nothing yet, and so begins with 1:1."""
+    return Decimal(endpoint.boost_factor if endpoint.pacing == "boost" else 1)
+
+
+def warranted_calls(agents: int, boost: Decimal) -> int:
+    """So many calls may be under way for so many available agents; no fraction is carried."""
+    numerator, denominator = boost.as_integer_ratio()  # exact, whatever the context of decimal rounds to
+    return agents * numerator // denominator
+
+
+def agents_for(calls: int, boost: Decimal) -> int:
+    """The fewest agents who warrant so many calls."""
+    numerator, denominator = boost.as_integer_ratio()
+    return -(-calls * denominator // numerator)
 
 
 def plan(
@@ -211,32 +284,46 @@ def plan(
     draining: bool,
     pbx_up: bool,
     store_up: bool,
+    queues: Mapping[QueueName, QueueFacts] = MappingProxyType({}),
+    queue_age_seconds: float | None = None,
 ) -> list[Plan]:
-    """One plan for each RUNNING campaign, in their order. Together they never exceed a trunk's room."""
+    """One plan for each campaign, in their order. Together they never exceed a trunk's room or an agent.
+
+    `queue_age_seconds`: how old the view of the queues is; None: there is none.
+    """
     halt = _halt(stopped, draining, pbx_up, store_up)
     if halt is not None:
         return [Plan(each.id, 0, halt, None, each, trunks.get(each.trunk)) for each in campaigns]
-    wants = [_want(each) for each in campaigns]
-    claims: dict[TrunkName, list[tuple[CampaignFacts, int]]] = {}
-    for facts, want in zip(campaigns, wants, strict=True):
-        if want.calls:
-            claims.setdefault(facts.trunk, []).append((facts, want.calls))
-    rooms = {name: _trunk_room(trunks.get(name)) for name in claims}
-    given: dict[CampaignId, int] = {}
-    credits: dict[CampaignId, int] = {}
-    for name, claimants in claims.items():
-        credits.update((facts.id, facts.credit) for facts, _ in claimants)
-        given.update(_deal(rooms[name].calls, claimants, credits))
-    return [
-        _plan(
-            facts,
-            want,
-            rooms.get(facts.trunk),
-            given.get(facts.id, 0),
-            trunks.get(facts.trunk),
-            credit=credits.get(facts.id, 0),
-        )
+    rooms = {name: _trunk_room(trunks.get(name)) for name in {each.trunk for each in campaigns}}
+    fresh = queue_age_seconds is not None and queue_age_seconds <= STALE_SECONDS
+    wants = [_want(each, queues if fresh else {}) for each in campaigns]
+    at_queues = {
+        each.id: AtQueue(None if each.queue is None else queues.get(each.queue), queue_age_seconds)
+        for each in campaigns
+        if each.endpoint is EndpointType.QUEUE
+    }
+    if fresh and at_queues:
+        at_queues |= _share_agents(campaigns, wants, rooms, at_queues)
+        wants = [
+            _within_share(facts, want, rooms[facts.trunk], at_queues.get(facts.id))
+            for facts, want in zip(campaigns, wants, strict=True)
+        ]
+    given, credits = _share_trunks(campaigns, wants, rooms)
+    bounds = [
+        _within_room(want, rooms[facts.trunk], given.get(facts.id, 0))
         for facts, want in zip(campaigns, wants, strict=True)
+    ]
+    return [
+        Plan(
+            facts.id,
+            *bound,
+            facts,
+            trunks.get(facts.trunk),
+            None if bound is want else bound.calls,
+            credits.get(facts.id, 0),
+            at_queues.get(facts.id),
+        )
+        for facts, want, bound in zip(campaigns, wants, bounds, strict=True)
     ]
 
 
@@ -258,21 +345,37 @@ def _halt(stopped: bool, draining: bool, pbx_up: bool, store_up: bool) -> Limit 
     return None if pbx_up else Limit.PBX_DOWN
 
 
-def _want(facts: CampaignFacts) -> _Bound:
-    """What the campaign could start if its trunk were its own."""
+def _want(facts: CampaignFacts, queues: Mapping[QueueName, QueueFacts]) -> _Bound:
+    """What the campaign could start if its trunk and the agents of its queue were its own."""
     if not facts.open:
         return _Bound(0, Limit.OUT_OF_PERIOD, facts.until)
-    if facts.endpoint is EndpointType.QUEUE:
-        return _Bound(0, Limit.STALE_QUEUE_DATA, None)
     if facts.due <= 0:
         return _Bound(0, Limit.DIALING if facts.live else Limit.IDLE, facts.next_due_at)
-    bound = _Bound(facts.due, Limit.DIALING, facts.next_due_at)
-    room = max(0, facts.max_channels - facts.live)
-    if room < bound.calls:
-        bound = _Bound(room, Limit.MAX_CHANNELS, None)
-    if facts.ready is not None and facts.ready < bound.calls:
-        bound = _Bound(facts.ready, Limit.RATE, facts.ready_at)
-    return bound
+    calls, limit, next_at = facts.due, Limit.DIALING, facts.next_due_at
+    if facts.endpoint is EndpointType.QUEUE:
+        warranted = _warranted(facts, None if facts.queue is None else queues.get(facts.queue))
+        if warranted.calls < calls:
+            calls, limit, next_at = warranted
+    if (room := max(0, facts.max_channels - facts.live)) < calls:
+        calls, limit, next_at = room, Limit.MAX_CHANNELS, None
+    if facts.ready is not None and facts.ready < calls:
+        calls, limit, next_at = facts.ready, Limit.RATE, facts.ready_at
+    return _Bound(calls, limit, next_at)
+
+
+def _warranted(facts: CampaignFacts, queue: QueueFacts | None) -> _Bound:
+    """What the queue allows."""
+    if queue is None:
+        return _Bound(0, Limit.STALE_QUEUE_DATA, None)
+    if queue.waiting >= _most_waiting(facts):
+        # Named before the agents: whoever gets free takes one of the callers who wait, and nobody is dialed for him.
+        return _Bound(0, Limit.QUEUE_FULL, None)
+    calls = max(0, warranted_calls(len(queue.agents), facts.boost_factor) - facts.unserved)
+    return _Bound(calls, Limit.WAITING_AGENTS, queue.next_free_at)
+
+
+def _most_waiting(facts: CampaignFacts) -> int:
+    return max(1, facts.max_waiting_calls)
 
 
 def _trunk_room(trunk: TrunkFacts | None) -> _Bound:
@@ -288,44 +391,83 @@ def _trunk_room(trunk: TrunkFacts | None) -> _Bound:
     return _Bound(calls, limit, next_at)
 
 
-def _deal(
-    room: int, claimants: Sequence[tuple[CampaignFacts, int]], credits: dict[CampaignId, int]
-) -> dict[CampaignId, int]:
-    """Share the trunk's room. Too little for one call each goes by turns, else the first would always win."""
-    if sum(calls for _, calls in claimants) <= room:
-        return {facts.id: calls for facts, calls in claimants}
-    if room < len(claimants):
-        return _by_turns(room, [facts for facts, _ in claimants], credits)
-    return share(room, [(facts.id, facts.priority, calls) for facts, calls in claimants])
+def _share_agents(
+    campaigns: Sequence[CampaignFacts],
+    wants: Sequence[_Bound],
+    rooms: Mapping[TrunkName, _Bound],
+    at_queues: Mapping[CampaignId, AtQueue],
+) -> dict[CampaignId, AtQueue]:
+    """For how many of the available agents each may dial.
 
-
-def _by_turns(
-    room: int, claimants: Sequence[CampaignFacts], credits: dict[CampaignId, int]
-) -> dict[CampaignId, int]:
-    """`room` turns, one for each at most, so that over many passes they are as the priorities.
-
-    At every turn each earns its priority, and whoever is richest has it and pays what all have earned.
+    Each holds the agents whom its unserved calls need, whether it may start anything or not. The trunks are dealt
+    out afterwards. A campaign whose trunk has no room at all therefore wants no agents; where several want the last
+    channels of a trunk, agents are kept until the next pass for some who get none. That is a matter of one pass:
+    what is not started holds nobody.
     """
+    pools: dict[QueueName, frozenset[Agent]] = {}
+    claims: dict[QueueName, list[Claim[CampaignId]]] = {}
+    credits: dict[CampaignId, int] = {}
+    for facts, want in zip(campaigns, wants, strict=True):
+        at = at_queues.get(facts.id)
+        if at is None or at.queue is None:
+            continue
+        claim = _claim(facts, min(want.calls, rooms[facts.trunk].calls))
+        if claim.most:
+            pools[at.queue.name] = at.queue.agents
+            claims.setdefault(at.queue.name, []).append(claim)
+            credits[facts.id] = claim.credit
+    given, changed = deal_agents(pools, claims)
+    credits |= changed
+    return {
+        key: at._replace(share=given.get(key, 0), credit=credits.get(key, 0))
+        for key, at in at_queues.items()
+        if at.queue is not None
+    }
+
+
+def _claim(facts: CampaignFacts, calls: int) -> Claim[CampaignId]:
+    """The agents it wants for so many new calls."""
+    boost = facts.boost_factor
+    return Claim(
+        facts.id,
+        facts.priority,
+        most=agents_for(facts.unserved + calls, boost),
+        held=agents_for(facts.unserved, boost),
+        first=agents_for(1, boost),
+        credit=facts.agent_credit,
+    )
+
+
+def _within_share(facts: CampaignFacts, want: _Bound, room: _Bound, at: AtQueue | None) -> _Bound:
+    if at is None or at.queue is None or at.share is None:
+        return want
+    warranted = max(0, warranted_calls(at.share, facts.boost_factor) - facts.unserved)
+    if warranted < min(want.calls, room.calls):
+        return _Bound(warranted, Limit.WAITING_AGENTS, at.queue.next_free_at)
+    return want
+
+
+def _share_trunks(
+    campaigns: Sequence[CampaignFacts], wants: Sequence[_Bound], rooms: Mapping[TrunkName, _Bound]
+) -> tuple[dict[CampaignId, int], dict[CampaignId, int]]:
+    """How many calls each may start on its trunk, and its credit."""
+    claims: dict[TrunkName, list[Claim[CampaignId]]] = {}
     given: dict[CampaignId, int] = {}
-    for _ in range(room):
-        for facts in claimants:
-            credits[facts.id] += facts.priority
-        waiting = [facts for facts in claimants if facts.id not in given]
-        richest = max(waiting, key=lambda facts: (credits[facts.id], facts.priority))
-        credits[richest.id] -= sum(facts.priority for facts in claimants)
-        given[richest.id] = 1
-    return given
+    credits: dict[CampaignId, int] = {}
+    for facts, want in zip(campaigns, wants, strict=True):
+        if want.calls:
+            credits[facts.id] = facts.credit
+            if rooms[facts.trunk].calls:
+                claim = Claim(facts.id, facts.priority, want.calls, 0, 1, facts.credit)
+                claims.setdefault(facts.trunk, []).append(claim)
+    for name, claimants in claims.items():
+        dealt, changed = deal(rooms[name].calls, claimants)
+        given |= dealt
+        credits |= changed
+    return given, credits
 
 
-def _plan(
-    facts: CampaignFacts,
-    want: _Bound,
-    room: _Bound | None,
-    given: int,
-    trunk: TrunkFacts | None,
-    *,
-    credit: int,
-) -> Plan:
-    if room is None or not want.calls or (given >= want.calls and room.limit is not Limit.TRUNK_DOWN):
-        return Plan(facts.id, want.calls, want.limit, want.next_at, facts, trunk, credit=credit)
-    return Plan(facts.id, given, room.limit, room.next_at, facts, trunk, given, credit)
+def _within_room(want: _Bound, room: _Bound, given: int) -> _Bound:
+    if not want.calls or (given >= want.calls and room.limit is not Limit.TRUNK_DOWN):
+        return want
+    return room if given == room.calls else _Bound(given, room.limit, room.next_at)

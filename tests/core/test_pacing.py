@@ -1,15 +1,15 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer_engine.core.model import CampaignId, EndpointType, Limit, TrunkName
-from dialer_engine.core.pacing import CampaignFacts, Plan, TrunkFacts, plan, share
+from dialer_engine.core.model import Agent, CampaignId, Limit, QueueName, TrunkName
+from dialer_engine.core.pacing import AtQueue, CampaignFacts, Plan, QueueFacts, TrunkFacts, plan
 
 NOW = datetime(2026, 8, 10, 12, tzinfo=UTC)
 SOON = NOW + timedelta(seconds=7)
@@ -45,7 +45,6 @@ def plans(
         (replace(CAMPAIGN, ready=1), ROOMY, 1, Limit.RATE, None),
         (replace(CAMPAIGN, ready=0, ready_at=SOON), ROOMY, 0, Limit.RATE, SOON),
         (replace(CAMPAIGN, due=1, ready=1), ROOMY, 1, Limit.DIALING, None),
-        (replace(CAMPAIGN, endpoint=EndpointType.QUEUE), ROOMY, 0, Limit.STALE_QUEUE_DATA, None),
         (CAMPAIGN, replace(ROOMY, capacity=100, live=70), 30, Limit.TRUNK_FULL, None),
         (CAMPAIGN, replace(ROOMY, capacity=100, live=110), 0, Limit.TRUNK_FULL, None),
         (CAMPAIGN, replace(ROOMY, tokens=1), 1, Limit.RATE, None),
@@ -80,8 +79,15 @@ def test_a_port_that_is_down_means_dial_nothing(answers: list[Plan], limit: Limi
 
 @pytest.mark.parametrize("limit", Limit)
 def test_every_limit_has_its_sentence(limit: Limit) -> None:
-    for trunk in (None, replace(ROOMY, closed=True, last_code="SIP 503", probe_at=SOON)):
-        text = Plan(CampaignId(1), 0, limit, None, replace(CAMPAIGN, next_due_at=SOON), trunk, 2).text
+    facts = replace(CAMPAIGN, next_due_at=SOON, queue=QueueName("green"))
+    green = QueueFacts(QueueName("green"), frozenset({Agent("SIP/1")}), waiting=2, logged_in=3)
+    at_queues = [
+        AtQueue(queue, age, share)
+        for queue, age, share in itertools.product((None, green), (None, 1.0, 9.0), (None, 0, 1))
+    ]
+    trunks = (None, replace(ROOMY, closed=True, last_code="SIP 503", probe_at=SOON))
+    for trunk, at_queue in itertools.product(trunks, [None, *at_queues]):
+        text = Plan(CampaignId(1), 0, limit, None, facts, trunk, 2, at_queue=at_queue).text
         assert text.endswith(".")
         assert "None" not in text
         assert "{" not in text
@@ -169,68 +175,6 @@ def test_trunks_are_apart() -> None:
         store_up=True,
     )
     assert [answer.originate for answer in answers] == [3, 50]
-
-
-# --- share
-
-
-@pytest.mark.parametrize(
-    ("room", "claims", "given"),
-    [
-        (10, [("a", 10, 99), ("b", 10, 99)], {"a": 5, "b": 5}),
-        (7, [("a", 20, 99), ("b", 10, 99)], {"a": 5, "b": 2}),
-        (8, [("a", 20, 99), ("b", 10, 99)], {"a": 5, "b": 3}),
-        (10, [("a", 100, 99), ("b", 1, 99), ("c", 1, 99)], {"a": 8, "b": 1, "c": 1}),
-        (3, [("a", 100, 99), ("b", 1, 99), ("c", 1, 99)], {"a": 1, "b": 1, "c": 1}),
-        (
-            10,
-            [("a", 90, 7), ("b", 30, 99), *((f"c{n}", 1, 99) for n in range(7))],
-            {"a": 2, "b": 1} | {f"c{n}": 1 for n in range(7)},
-        ),
-        (2, [("a", 10, 99), ("b", 30, 99), ("c", 10, 99)], {"a": 1, "b": 1, "c": 0}),
-        (10, [("a", 10, 2), ("b", 10, 99)], {"a": 2, "b": 8}),
-        (10, [("a", 10, 2), ("b", 10, 3)], {"a": 2, "b": 3}),
-        (10, [("a", 10, 0), ("b", 1, 99)], {"a": 0, "b": 10}),
-        (0, [("a", 10, 5)], {"a": 0}),
-        (-3, [("a", 10, 5)], {"a": 0}),
-        (5, [], {}),
-    ],
-)
-def test_share_by_example(room: int, claims: list[tuple[str, int, int]], given: dict[str, int]) -> None:
-    assert share(room, claims) == given
-
-
-claim_lists = st.lists(st.tuples(st.integers(1, 100), st.integers(0, 60)), max_size=25).map(
-    lambda pairs: [(n, priority, wanted) for n, (priority, wanted) in enumerate(pairs)]
-)
-
-
-@given(room=st.integers(-5, 400), claims=claim_lists)
-def test_share_gives_everything_and_leaves_nobody_out(room: int, claims: list[tuple[int, int, int]]) -> None:
-    given_ = share(room, claims)
-    wanting = [claim for claim in claims if claim[2] > 0]
-    total = sum(wanted for _, _, wanted in claims)
-    assert sum(given_.values()) == min(max(0, room), total)
-    assert all(0 <= given_[key] <= wanted for key, _, wanted in claims)
-    if room >= len(wanting):
-        assert all(given_[key] >= 1 for key, _, _ in wanting)
-
-
-@given(room=st.integers(0, 400), priorities=st.lists(st.integers(1, 100), min_size=1, max_size=25))
-def test_nobody_is_a_whole_call_off_his_quota(room: int, priorities: list[int]) -> None:
-    quotas = [Fraction(room * priority, sum(priorities)) for priority in priorities]
-    given_ = share(room, [(n, priority, 1000) for n, priority in enumerate(priorities)])
-    if min(quotas) >= 1:
-        assert all(abs(given_[n] - quota) < 1 for n, quota in enumerate(quotas))
-
-
-@given(room=st.integers(0, 400), claims=claim_lists)
-def test_more_priority_never_means_less(room: int, claims: list[tuple[int, int, int]]) -> None:
-    given_ = share(room, claims)
-    for one, priority, wanted in claims:
-        for other, less, _ in claims:
-            if priority > less:
-                assert given_[one] >= min(wanted, given_[other])
 
 
 facts_lists = st.lists(

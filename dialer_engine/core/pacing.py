@@ -298,7 +298,9 @@ def plan(
     fresh = queue_age_seconds is not None and queue_age_seconds <= STALE_SECONDS
     wants = [_want(each, queues if fresh else {}) for each in campaigns]
     at_queues = {
-        each.id: AtQueue(None if each.queue is None else queues.get(each.queue), queue_age_seconds)
+        each.id: AtQueue(
+            None if each.queue is None else queues.get(each.queue), queue_age_seconds, None, each.agent_credit
+        )
         for each in campaigns
         if each.endpoint is EndpointType.QUEUE
     }
@@ -320,7 +322,7 @@ def plan(
             facts,
             trunks.get(facts.trunk),
             None if bound is want else bound.calls,
-            credits.get(facts.id, 0),
+            credits.get(facts.id, facts.credit),
             at_queues.get(facts.id),
         )
         for facts, want, bound in zip(campaigns, wants, bounds, strict=True)
@@ -406,7 +408,6 @@ def _share_agents(
     """
     pools: dict[QueueName, frozenset[Agent]] = {}
     claims: dict[QueueName, list[Claim[CampaignId]]] = {}
-    credits: dict[CampaignId, int] = {}
     for facts, want in zip(campaigns, wants, strict=True):
         at = at_queues.get(facts.id)
         if at is None or at.queue is None:
@@ -415,11 +416,9 @@ def _share_agents(
         if claim.most:
             pools[at.queue.name] = at.queue.agents
             claims.setdefault(at.queue.name, []).append(claim)
-            credits[facts.id] = claim.credit
-    given, changed = deal_agents(pools, claims)
-    credits |= changed
+    given, credits = deal_agents(pools, claims)
     return {
-        key: at._replace(share=given.get(key, 0), credit=credits.get(key, 0))
+        key: at._replace(share=given.get(key, 0), credit=credits.get(key, at.credit))
         for key, at in at_queues.items()
         if at.queue is not None
     }
@@ -450,16 +449,14 @@ def _within_share(facts: CampaignFacts, want: _Bound, room: _Bound, at: AtQueue 
 def _share_trunks(
     campaigns: Sequence[CampaignFacts], wants: Sequence[_Bound], rooms: Mapping[TrunkName, _Bound]
 ) -> tuple[dict[CampaignId, int], dict[CampaignId, int]]:
-    """How many calls each may start on its trunk, and its credit."""
+    """How many calls each may start on its trunk, and the credits that have changed."""
     claims: dict[TrunkName, list[Claim[CampaignId]]] = {}
     given: dict[CampaignId, int] = {}
     credits: dict[CampaignId, int] = {}
     for facts, want in zip(campaigns, wants, strict=True):
-        if want.calls:
-            credits[facts.id] = facts.credit
-            if rooms[facts.trunk].calls:
-                claim = Claim(facts.id, facts.priority, want.calls, 0, 1, facts.credit)
-                claims.setdefault(facts.trunk, []).append(claim)
+        if want.calls and rooms[facts.trunk].calls:
+            claim = Claim(facts.id, facts.priority, want.calls, 0, 1, facts.credit)
+            claims.setdefault(facts.trunk, []).append(claim)
     for name, claimants in claims.items():
         dealt, changed = deal(rooms[name].calls, claimants)
         given |= dealt

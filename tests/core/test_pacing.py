@@ -157,6 +157,12 @@ def test_a_bucket_one_deep_starves_nobody() -> None:
     assert turns == {1: 720, 2: 360, 3: 120}
 
 
+def test_whose_turn_it_is_outlasts_a_pass_in_which_nobody_could_have_one() -> None:
+    for quiet in (replace(CAMPAIGN, due=0), replace(CAMPAIGN, live=50), replace(CAMPAIGN, open=False)):
+        assert plans(replace(quiet, credit=-7))[0].credit == -7
+    assert plans(replace(CAMPAIGN, credit=-7), trunk=replace(ROOMY, capacity=0))[0].credit == -7
+
+
 def test_one_probe_for_all_campaigns_of_a_closed_trunk() -> None:
     answers = plans(campaign(1), campaign(2), trunk=replace(ROOMY, closed=True, probe_allowed=True))
     assert sorted(answer.originate for answer in answers) == [0, 1]

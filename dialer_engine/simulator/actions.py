@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
+from dialer_engine.simulator.dialplan import WAITING, is_place
 from dialer_engine.simulator.pbx import Pbx, Refused
 from dialer_engine.simulator.queues import DeviceState, Member, Queue, QueueError
 from dialer_engine.simulator.sessions import UNKNOWN, Headers
@@ -97,6 +98,12 @@ def _queue_status(pbx: Pbx, now: float, asked: Asked) -> Reply:
         rows += [_member(each) for each in queue.members.values() if wanted in ("", each.interface)]
         rows += _entries(queue, int(now))
     return _listed("Queue status will follow", rows, "QueueStatusComplete")
+
+
+def _queue_reset(pbx: Pbx, now: float, asked: Asked) -> Reply:
+    for queue in _queues(pbx, asked.get("Queue")):
+        pbx.queues.reset(queue)
+    yield success("Queue stats reset successfully")
 
 
 def _params(queue: Queue) -> Headers:
@@ -196,20 +203,23 @@ def _user_event(pbx: Pbx, now: float, asked: Asked) -> Reply:
 
 def _get_config(pbx: Pbx, now: float, asked: Asked) -> Reply:
     """Only queues.conf is there."""
-    if asked.needs("Filename") != "queues.conf":
+    if not asked.get("Filename"):
+        raise Denied("Filename not specified")
+    if asked.get("Filename") != "queues.conf":
         raise Denied("Config file not found")
     shared = "yes" if pbx.queues.shared_last_call else "no"
     sections = {"general": ["autofill=yes", f"shared_lastcall={shared}"]}
     sections |= {name: [*queue.rules.lines()] for name, queue in pbx.queues.by_name.items()}
     wanted = asked.get("Category")
-    found = [(name, lines) for name, lines in sections.items() if wanted in ("", name)]
-    if not found:
-        raise Denied("No category found")
+    found = [name for name in sections if wanted in ("", name)]
     told: Headers = [("Response", "Success")]
-    for number, (name, lines) in enumerate(found):
+    for number, name in enumerate(found):
+        queue = pbx.queues.by_name.get(name)
         told.append((f"Category-{number:06d}", name))
-        told += [(f"Line-{number:06d}-{place:06d}", line) for place, line in enumerate(lines)]
-    yield told
+        if queue is not None and queue.rules.template:
+            told.append((f"Templates-{number:06d}", queue.rules.template))
+        told += [(f"Line-{number:06d}-{place:06d}", line) for place, line in enumerate(sections[name])]
+    yield told if found else [*told, ("", "No categories found")]
 
 
 def _core_status(pbx: Pbx, now: float, asked: Asked) -> Reply:
@@ -245,7 +255,9 @@ def _originate(pbx: Pbx, now: float, asked: Asked) -> Reply:
         "extension": asked.get("Exten"),
     }
     if asked.get("Application").lower() == "wait":
-        wanted |= {"context": "wait", "extension": asked.get("Data")}
+        wanted |= {"context": WAITING, "extension": asked.get("Data")}
+        if not is_place(WAITING, asked.get("Data")):
+            raise Denied("Originate failed")
     try:
         pbx.originate(now, asked.get("ChannelId") or None, wanted)
     except Refused as refused:
@@ -265,6 +277,7 @@ ACTIONS: Mapping[str, Callable[[Pbx, float, Asked], Reply]] = {
     "queueadd": _queue_add,
     "queueremove": _queue_remove,
     "queuepause": _queue_pause,
+    "queuereset": _queue_reset,
     "queuestatus": _queue_status,
     "queuesummary": _queue_summary,
     "queuereload": lambda pbx, now, asked: iter([success("Queue reloaded successfully")]),

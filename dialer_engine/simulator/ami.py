@@ -256,7 +256,7 @@ class Session(asyncio.Protocol):
 
 def encode(message: Headers) -> bytes:
     """As it goes over the wire."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in message)
+    lines = "".join(f"{name}: {value}\r\n" if name else f"{value}\r\n" for name, value in message)
     return f"{lines}\r\n".encode(errors="surrogateescape")
 
 

@@ -31,6 +31,8 @@ APOLOGY = "im-sorry&please-try-call-later&goodbye"
 RING_SECONDS = 300
 TONE_SECONDS = 20
 LONGEST_WAIT = 4
+WAITING = "(Wait)"
+"""No context: where a channel is that an originate by application makes wait; the extension is how long."""
 UNSERVED, LIMITED = "waits-", "limited"
 
 
@@ -154,7 +156,13 @@ def calls_in(exchange: Exchange, channel: Channel) -> Steps:
     return place
 
 
+def waiting(exchange: Exchange, channel: Channel) -> Steps:
+    yield from wait(exchange, float(channel.exten))
+    return None
+
+
 PLACES: Places = {
+    WAITING: waiting,
     ANSWERED_CONTEXT: dialer_answered,
     "from-internal": from_internal,
     "from-internal-status": from_internal_status,
@@ -204,6 +212,7 @@ _EXTENSIONS: Mapping[str, str] = {
     "from-internal-status": r"[+*0-9].+",
     "from-trunk": r"[0-9].+",
     "calls-in": r"[a-z].+",
+    WAITING: r"[0-9]+(\.[0-9]+)?",
     "dialer-queue": r"[a-zA-Z0-9].+",
     "ext-queues": r"[a-z].+",
     "from-queue": r"[0-9]{4}",

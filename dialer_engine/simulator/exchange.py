@@ -315,7 +315,9 @@ class Exchange:
 
     def answered(self, channel: Channel) -> None:
         self.change(channel, "Up")
-        if channel.dialer is not None and not channel.is_offer:
+        if channel.dialer is not None and channel.is_offer and channel.other is not None:
+            self.connect(channel.dialer, channel.caller)
+        elif channel.dialer is not None and not channel.is_offer:
             channel.exten = ""
             self.set_variable(channel.dialer, "DIALSTATUS", "ANSWER")
             self.set_variable(channel.dialer, "DIALEDPEERNAME", channel.name)

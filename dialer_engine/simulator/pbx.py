@@ -54,11 +54,10 @@ TELEPHONES: Mapping[str, Trunk] = {
     for extension in (*range(1001, 1061), *range(2001, 2011), 3001, 3002, 4001, *range(5001, 5005), 6001, 6002)
 }
 """Of agents, as in the lab; what each of them does stands in `callees`."""
+_COLOURS = ("red", "white", "black", "grey", "pink", "cyan", "lime", "navy", "teal", "gold")
 QUEUES: Mapping[str, QueueRules] = {
-    **dict.fromkeys(("green", "blue", "amber", "violet"), QueueRules(wrap_up=5)),
-    **dict.fromkeys(
-        ("red", "white", "black", "grey", "pink", "cyan", "lime", "navy", "teal", "gold"), QueueRules()
-    ),
+    **dict.fromkeys(("green", "blue", "amber", "violet"), QueueRules(wrap_up=5, template="campaigns")),
+    **dict.fromkeys(_COLOURS, QueueRules(template="campaigns")),
     "shipped": QueueRules(wrap_up=5, autopause=True, rings_out=True),
 }
 """The lab's. Nobody is logged in."""

@@ -132,14 +132,16 @@ class Queueing:
             return None
         leg.is_offer, leg.dialer, leg.thread = True, channel, channel.thread
         leg.linked_id = channel.linked_id or channel.id
-        exchange.introduce(leg, channel.connected, channel.caller, "AppQueue", at_once=True)
+        exchange.introduce(leg, channel.connected, leg.connected, "AppQueue", at_once=True)
         exchange.inherit(channel, leg)
         exchange.set_variable(leg, "DIALEDPEERNUMBER", leg.dialled)
         leg.dialled = member.interface
         place = Place(leg.context, channel.exten)
         if options.before_dial is not None:
+            leg.connected = channel.caller
             options.before_dial(exchange, leg)
         exchange.apps.publish_dial(leg, "", exchange.now)
+        leg.connected = channel.caller  # known from the beginning, and noticed only when something else is told
         leg.context, leg.exten, leg.priority = place.context, place.exten, place.priority
         leg.app_name, leg.app_data = leg.runs
         self._queues.called(caller, member, leg)

@@ -54,9 +54,11 @@ class QueueRules:
     rings_out: bool = (
         False  # timeoutpriority=conf: a telephone rings its whole time, whatever Queue() was given
     )
+    template: str = ""  # of which it has all but its wrap-up
 
     def lines(self) -> Iterator[str]:
         """As they stand in the file."""
+        wrap_up = f"wrapuptime={self.wrap_up}"
         yield from (f"strategy={self.strategy}", f"retry={self.retry}", f"timeout={self.timeout}")
         if self.rings_out:
             yield "timeoutpriority=conf"
@@ -65,7 +67,11 @@ class QueueRules:
             yield "autofill=no"
         if self.autopause:
             yield "autopause=yes"
-        yield from ("setinterfacevar=yes", "setqueueentryvar=yes", f"wrapuptime={self.wrap_up}")
+        if not self.template:
+            yield wrap_up
+        yield from ("setinterfacevar=yes", "setqueueentryvar=yes")
+        if self.template:
+            yield wrap_up
 
 
 @dataclass(slots=True, eq=False)
@@ -436,15 +442,21 @@ class Queues:
 
     # The PBX
 
+    def reset(self, queue: Queue) -> None:
+        """Its counts begin anew."""
+        queue.counts = Counts()
+        for member in queue.members.values():
+            member.calls_taken = member.last_call = 0
+            member.in_call = False
+
     def crash(self) -> None:
         """Callers are gone and counts forgotten; who is logged in stays so (persistentmembers)."""
         self._ringing.clear()
         for queue in self.by_name.values():
             queue.callers.clear()
-            queue.counts = Counts()
+            self.reset(queue)
         for member in self.members():
-            member.calls_taken = member.last_call = 0
-            member.last_queue, member.in_call = None, False
+            member.last_queue = None
             member.status = self._device_state(device_of(member.state_interface))
 
 

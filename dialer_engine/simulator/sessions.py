@@ -11,7 +11,7 @@ from typing import TypeAlias
 from dialer_engine.simulator.channels import Channel
 
 Headers: TypeAlias = list[tuple[str, object]]
-"""Of a message, in the order of the wire; a name may come more than once."""
+"""Of a message, in the order of the wire; a name may come more than once. Without a name it is a bare line."""
 
 Ear = Callable[[str, Headers], None]
 """Takes an event's class and its headers."""

@@ -20,6 +20,9 @@ Everything is kept as it is, every field, with these exceptions, and no others:
 | what the BUILD of this Asterisk is | its name in brackets |
 | channels and applications of others in a list of all | left out; ours are sorted, as every list of ids is |
 | events about channels or bridges of others, or about the state of the PBX (OF_THE_PBX) | left out |
+| of AMI: what is about other queues, Fully Booted and the PBX's telephones | left out |
+| of AMI: the lines of BY_CHANCE, instants and seconds | `<time>`, `<seconds>`, ... |
+| of AMI: at the end of an agent's call | where its caller is: `<place>`; the agent's channel, gone or not: left out |
 | an event heard twice, byte by byte the same (a channel followed by two subscriptions) | once, with `"<times>": 2` |
 
 Order is kept per event socket and per channel (the channel that an event is about: of a Dial its peer, of a playback
@@ -27,6 +30,8 @@ its target). Between channels it is chance. Within one channel it is that of Ast
 threads send independently of each other (`independent`): of these the order in which they came is chance, too,
 and they are put into one normal order (the lexicographic normal form of a Mazurkiewicz trace: each time the
 smallest of the events that nothing holds back). When an event came is not kept.
+
+A message of AMI is the list of its lines. Events of AMI are kept in their order for each caller and for each member.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
+from .manager import Message
 from .wire import Event, Exchange, Recording, Socket
 
 Trace = dict[str, Any]
@@ -56,13 +62,29 @@ _CHANNEL_NAME = re.compile(r"(?P<stem>.+)-(?P<serial>[0-9a-f]{8})(?P<half>;[12])
 _LISTS_OF_ALL = ("/channels", "/applications")
 
 
+BY_CHANCE = tuple(
+    (re.compile(line), replacement)
+    for line, replacement in (
+        (r"Timestamp: \d+\.\d{6}", "Timestamp: <time>"),
+        (r"(LastCall|LastPause|LoginTime): [1-9]\d{9}", r"\1: <time>"),
+        (r"(\w*HoldTime|Holdtime|TalkTime|Wait|Uptime|LastReload): \d{1,6}", r"\1: <seconds>"),
+        (r"RingTime: \d{1,2}000", "RingTime: <seconds>"),
+        (r"Challenge: \d+", "Challenge: <challenge>"),
+    )
+)
+"""Whole seconds are differences of a clock that ticks in between, or does not."""
+_AT_WORK = re.compile(r"Status: [23]")
+
+
 def trace(recording: Recording) -> Trace:
     """The trace of a recording: plain JSON, keys as in a kept file."""
     names = _Names(recording)
-    return {
-        "exchanges": [_exchange(exchange, names) for exchange in recording.exchanges],
-        "sockets": {socket.name: _socket(socket, names) for socket in recording.sockets},
-    }
+    exchanges = [_exchange(exchange, names) for exchange in recording.exchanges]
+    sockets = {socket.name: _socket(socket, names) for socket in recording.sockets}
+    if recording.queues is not None:
+        exchanges += [_action(*action, names) for action in recording.actions]
+        sockets["ami"] = _managed(recording, names)
+    return {"exchanges": exchanges, "sockets": sockets}
 
 
 def about(event: Event) -> str:
@@ -144,6 +166,45 @@ def _socket(socket: Socket, names: _Names) -> Trace:
         "ended": socket.ended,
         "events": {channel: in_order(events) for channel, events in sorted(channels.items())},
     }
+
+
+def _action(action: str, asked: dict[str, str], replies: list[Message], names: _Names) -> Trace:
+    """Of AMI, as an exchange."""
+    said = [_lines(reply, names) for reply in replies]
+    return {"request": f"AMI {action}", "status": 0, "body": names.replaced(asked), "reply": said}
+
+
+def _managed(recording: Recording, names: _Names) -> Trace:
+    events: dict[str, list[Event]] = {}
+    for message in recording.managed:
+        headers = dict(line.partition(": ")[::2] for line in message)
+        told = _lines(message, names)
+        subject = ""
+        if headers.get("Queue") in (recording.queues or ()):
+            subject = headers.get("Uniqueid") or f"{headers.get('Interface')} in {headers['Queue']}"
+        elif names.replaced(headers.get("UserEvent", "")) != headers.get("UserEvent", ""):
+            subject = headers["UserEvent"]
+        if subject:
+            kind = headers["Event"]
+            events.setdefault(names.replaced(subject), []).append({"type": kind, "lines": told[1:]})
+    return {"application": "AMI", "ended": "open", "events": dict(sorted(events.items()))}
+
+
+def _lines(message: Message, names: _Names) -> Message:
+    """Asterisk's own order of them is kept."""
+    lines = [names.replaced(line) for line in message]
+    for place, line in enumerate(lines):
+        for pattern, replacement in BY_CHANCE:
+            if pattern.fullmatch(line):
+                lines[place] = pattern.sub(replacement, line)
+    if lines[0] == "Event: AgentComplete":
+        lines = [_moving.sub(r"\1: <place>", line) for line in lines if not line.startswith("Dest")]
+    if any(_AT_WORK.fullmatch(line) for line in lines):
+        lines = [re.sub(r"^InCall: [01]$", "InCall: <0 or 1>", line) for line in lines]
+    return lines
+
+
+_moving = re.compile(r"(Context|Exten|Priority): .*")
 
 
 class _Names:

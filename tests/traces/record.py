@@ -18,7 +18,9 @@ from typing import Any
 
 from tests.lab.lab import Lab
 
+from . import queue_scenarios  # noqa: F401  they are registered by being there
 from .compare import differences
+from .manager import ManagerPlace
 from .normal import Trace, trace
 from .scenarios import CARRIER, SCENARIOS, serial
 from .wire import Place, Wire
@@ -74,6 +76,18 @@ async def _clean(wire: Wire) -> None:
                 await wire.look("DELETE", path, query={"eventSource": CARRIER})
 
 
+def place_of(lab: Lab) -> Place:
+    """Where the lab is."""
+
+    def talk(extension: int, seconds: float | None) -> None:
+        tenths = "" if seconds is None else f"{seconds * 10:.0f}"
+        with lab.world_ami() as world:
+            world.do("Setvar", Variable=f"TALK{extension}", Value=f"{tenths}-{tenths}" if tenths else "")
+
+    manager = ManagerPlace(lab.ami_port, lab.ami_user, lab.ami_secret, talk)
+    return Place(lab.ari_url, lab.ari_user, lab.ari_password, manager)
+
+
 def text(kept: Trace) -> str:
     """As it stands in a file: one line for each request and each event."""
     return _indented(kept, 0) + "\n"
@@ -111,7 +125,7 @@ def main() -> int:
     chosen = parser.parse_args()
     with Lab() as lab:
         print(f"Asterisk {lab.version}, {len(chosen.scenarios)} scenarios", flush=True)
-        place = Place(lab.ari_url, lab.ari_user, lab.ari_password)
+        place = place_of(lab)
         rounds = []
         for _ in range(chosen.times):
             began = time.monotonic()

@@ -48,6 +48,8 @@ class Scenario:
     """False: the course opens its sockets itself."""
     alone: bool
     """It cannot run beside others."""
+    managed: str | None = None
+    """The queues of which its AMI session is to hear; None: it has no such session."""
 
     @property
     def says(self) -> str:
@@ -57,6 +59,8 @@ class Scenario:
         wire.where = {"app": wire.app, "appArgs": ""}
         if self.way == "dialplan":
             wire.where = {"context": "dialer-answered", "extension": wire.app, "priority": 1}
+        if self.managed is not None:
+            await wire.manage(self.managed.split())
         if self.listens:
             await wire.listen(allowed=self.allowed)
             if self.way == "dialplan":
@@ -74,7 +78,11 @@ def serial(name: str) -> int:
 
 
 def scenario(
-    *ways: Way, allowed: tuple[str, ...] | None = WANTED, listens: bool = True, alone: bool = False
+    *ways: Way,
+    allowed: tuple[str, ...] | None = WANTED,
+    listens: bool = True,
+    alone: bool = False,
+    managed: str | None = None,
 ) -> Callable[[Course], Course]:
     """Make scenarios of a course: one for each way (`app` when none is given), named after it."""
 
@@ -82,7 +90,7 @@ def scenario(
         name = course.__name__
         for way in ways or ("app",):
             full = name if way == "app" else f"{name}_{way}"
-            SCENARIOS[full] = Scenario(full, course, way, allowed, listens, alone)
+            SCENARIOS[full] = Scenario(full, course, way, allowed, listens, alone, managed)
         return course
 
     return register

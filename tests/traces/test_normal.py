@@ -248,3 +248,79 @@ def test_an_end_of_a_socket_that_differs_is_named() -> None:
         "it: socket app: field ended: recorded 'open', simulated 'by Asterisk, code 1000'",
         "it: socket twin: not recorded",
     ]
+
+
+# AMI
+
+
+def managed(*messages: list[str], queues: tuple[str, ...] = ("red",)) -> Any:
+    recording = Recording({"c123": "call"}, [], [], list(queues), list(messages))
+    return trace(recording)["sockets"]["ami"]["events"]
+
+
+def of_caller(event: str, *more: str, caller: str = "c123", queue: str = "red") -> list[str]:
+    stamp = "Timestamp: 1795845873.953817"
+    return [f"Event: {event}", "Privilege: agent,all", stamp, f"Uniqueid: {caller}", f"Queue: {queue}", *more]
+
+
+def of_member(event: str, *more: str, queue: str = "red") -> list[str]:
+    return [f"Event: {event}", f"Queue: {queue}", "Interface: PJSIP/1001", *more]
+
+
+def test_what_ami_says_is_kept_for_each_caller_and_member_line_by_line() -> None:
+    heard = managed(
+        of_caller("QueueCallerJoin", "Count: 1"),
+        of_member("QueueMemberStatus", "LastCall: 1795845873", "InCall: 1", "Status: 3"),
+        of_caller("AgentConnect", "HoldTime: 12", "RingTime: 3"),
+        of_member("QueueMemberStatus", "LastCall: 0", "InCall: 1", "Status: 1"),
+    )
+    both = ["Privilege: agent,all", "Timestamp: <time>", "Uniqueid: <call>", "Queue: red"]
+    assert heard == {
+        "<call>": [
+            {"type": "QueueCallerJoin", "lines": [*both, "Count: 1"]},
+            {"type": "AgentConnect", "lines": [*both, "HoldTime: <seconds>", "RingTime: 3"]},
+        ],
+        "PJSIP/1001 in red": [
+            {
+                "type": "QueueMemberStatus",
+                "lines": [*_member, "LastCall: <time>", "InCall: <0 or 1>", "Status: 3"],
+            },
+            {"type": "QueueMemberStatus", "lines": [*_member, "LastCall: 0", "InCall: 1", "Status: 1"]},
+        ],
+    }
+
+
+_member = ["Queue: red", "Interface: PJSIP/1001"]
+
+
+def test_what_ami_says_of_other_queues_and_of_nobody_is_left_out() -> None:
+    others = of_caller("QueueCallerJoin", queue="blue"), of_member("QueueMemberAdded", queue="blue")
+    assert managed(*others, ["Event: FullyBooted"], ["Event: PeerStatus", "Peer: PJSIP/6001"]) == {}
+
+
+def test_where_a_caller_is_at_the_end_of_an_agents_call_is_chance() -> None:
+    first = of_caller(
+        "AgentComplete", "Priority: 2", "Exten: red", "DestChannel: PJSIP/1001-00000001", "Reason: agent"
+    )
+    second = of_caller("AgentComplete", "Priority: 4", "Exten: red", "Reason: agent")
+    other = of_caller("AgentComplete", "Priority: 4", "Exten: red", "Reason: caller")
+    assert managed(first) == managed(second) != managed(other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        (["Position: 1", "Count: 2"], "field lines[5]: recorded 'Count: 1', then 'Count: 2'"),
+        (["Count: 1", "Position: 1"], "field lines[4]: recorded 'Position: 1', then 'Count: 1'"),
+        (["Position: 1"], "field lines: recorded ["),
+    ],
+)
+def test_a_header_that_is_another_or_elsewhere_or_gone_is_a_difference(
+    changed: list[str], difference: str
+) -> None:
+    def whole(*more: str) -> Any:
+        recording = Recording({"c123": "call"}, [], [], ["red"], [of_caller("QueueCallerJoin", *more)])
+        return trace(recording)
+
+    found = differences("a", whole("Position: 1", "Count: 1"), whole(*changed), "then")
+    assert [line for line in found if line.startswith("a: ami, call, event 1 (QueueCallerJoin): " + difference)]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from dialer_engine.simulator import Simulator
+from dialer_engine.simulator import Agent, Simulator
+from dialer_engine.simulator.threads import FOREVER
 from tests.lab.lab import Lab
 
 from .compare import differences
 from .drift import Events, Replies, as_it_is, as_they_are, drifted
+from .manager import ManagerPlace
 from .normal import Trace
-from .record import RECORDED, kept, record
+from .record import RECORDED, kept, place_of, record
 from .scenarios import SCENARIOS
 from .wire import Event, Place
 
@@ -46,11 +49,22 @@ async def heard_by(name: str, events: Events, replies: Replies) -> Heard:
         return await record(place, [name])
 
 
+def place_of_simulator(simulator: Simulator) -> Place:
+    def talk(extension: int, seconds: float | None) -> None:
+        talks = (FOREVER, FOREVER) if seconds is None else (seconds, seconds)
+        waits = (3.0, 3.0) if str(extension).startswith("2") else (0.0, 0.0)
+        if str(extension)[0] in "12":
+            simulator.pbx.employ(time.time(), Agent(str(extension), (), answers_after=waits, talks=talks))
+
+    manager = ManagerPlace(simulator.ami_port, USER, PASSWORD, talk)
+    return Place(simulator.url, USER, PASSWORD, manager)
+
+
 @pytest.fixture(scope="session")
 def simulated() -> Heard:
     async def all_of_them() -> Heard:
         async with Simulator(username=USER, password=PASSWORD) as simulator:
-            return await record(Place(simulator.url, USER, PASSWORD), at_once=24, real=False)
+            return await record(place_of_simulator(simulator), at_once=24, real=False)
 
     return asyncio.run(all_of_them())
 
@@ -232,7 +246,7 @@ def test_the_wire_on_which_drifts_are_planted_adds_none(caught: dict[str, list[s
 @pytest.fixture(scope="session")
 def fresh(lab: Lab) -> Heard:
     """Everything recorded once more."""
-    return asyncio.run(record(Place(lab.ari_url, lab.ari_user, lab.ari_password)))
+    return asyncio.run(record(place_of(lab)))
 
 
 @pytest.mark.lab

@@ -20,6 +20,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from .manager import Manager, ManagerPlace, Message
+
 Event = dict[str, Any]
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -32,11 +34,12 @@ LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Place:
-    """Where an ARI is: a real one's or the simulator's. `url` is without /ari."""
+    """Where an ARI is: a real one's or the simulator's. `url` is without /ari; `manager` is its AMI."""
 
     url: str
     username: str
     password: str
+    manager: ManagerPlace | None = None
 
 
 @dataclass
@@ -75,6 +78,10 @@ class Recording:
     labels: dict[str, str]
     exchanges: list[Exchange]
     sockets: list[Socket]
+    queues: list[str] | None = None
+    """Of which the AMI session was to hear; None: there was none."""
+    managed: list[Message] = field(default_factory=list)
+    actions: list[tuple[str, dict[str, str], list[Message]]] = field(default_factory=list)
 
 
 class Wire:
@@ -93,6 +100,8 @@ class Wire:
         self.sockets: list[Socket] = []
         self.labels: dict[str, str] = {}
         self.app = self.name("app", "app")
+        self._queues: list[str] | None = None
+        self._manager: Manager | None = None
         self._turns = turns
         self._changed = asyncio.Event()
         self._requests: aiohttp.ClientSession | None = None
@@ -107,6 +116,8 @@ class Wire:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._manager is not None:
+            await self._manager.close()
         for name in list(self._open):
             _, connection, reader = self._open.pop(name)
             reader.cancel()
@@ -123,7 +134,25 @@ class Wire:
         )
 
     def recording(self) -> Recording:
-        return Recording(self.labels, self.exchanges, self.sockets)
+        recording = Recording(self.labels, self.exchanges, self.sockets, self._queues)
+        if self._manager is not None:
+            recording.managed, recording.actions = self._manager.said, self._manager.actions
+        return recording
+
+    @property
+    def manager(self) -> Manager:
+        """The AMI session of a scenario that has one."""
+        if self._manager is None:
+            raise RuntimeError("the scenario is not managed")
+        return self._manager
+
+    async def manage(self, queues: list[str]) -> None:
+        """Log in to AMI."""
+        if self.place.manager is None:
+            raise RuntimeError("the place has no AMI")
+        self._queues, self._manager = queues, Manager(self.place.manager)
+        await self._manager.open()
+        await self._manager.log_in()
 
     def name(self, label: str, kind: str = "c") -> str:
         """A fresh id of fixed width (none may be a prefix of another); in the trace it is called <label>."""

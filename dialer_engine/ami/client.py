@@ -141,6 +141,9 @@ class Ami:
                 tasks.create_task(self._ping_for_ever(wire))
                 await self._keep_exact(wire)
         except BaseExceptionGroup as group:
+            task = asyncio.current_task()
+            if task and task.cancelling():  # at the same time: a group that fails keeps that to itself
+                raise asyncio.CancelledError from None
             raise group.exceptions[0] from None  # one fault ended the others
         finally:
             wire.close()
@@ -222,7 +225,7 @@ class Ami:
                 self._fence[1].set_result(None)
             return
         try:
-            told = decode.told(message, self._clock(), self._pbx_clock)
+            told = decode.told(dict(message.items()), self._clock(), self._pbx_clock)
         except Malformed as exc:
             self._doubt(str(exc))
             return
@@ -235,7 +238,7 @@ class Ami:
         """It goes down (and the wire ends), has come up, or has read its configuration again."""
         if message.event == "Shutdown":
             self._set_exact(False)
-        elif message.event == "FullyBooted" or message.module in RELOADS:
+        elif message.event == "FullyBooted" or str(message.module) in RELOADS:
             self._rules.forget()
             self._again.set()
 
@@ -377,17 +380,18 @@ class _Snapshot:
         self._rows += 1
         if self._rows % BELIEVED == 0:
             _believe(self.floor)
+        fields = dict(row.items())
         try:
             if row.event == "QueueParams":
-                self.queues.add(decode.queue_of(row))
+                self.queues.add(decode.queue_of(fields))
             elif row.event == "QueueEntry":
-                self.floor.feed(decode.entry(row, self._clock()))
+                self.floor.feed(decode.entry(fields, self._clock()))
             elif row.event == "QueueMember":
-                self._take_member(row)
+                self._take_member(fields)
         except Malformed as exc:
             raise Unavailable(PORT, f"its list of queues cannot be read: {exc}") from exc
 
-    def _take_member(self, row: Message) -> None:
+    def _take_member(self, row: decode.Fields) -> None:
         try:
             self.floor.feed(decode.member(row, self._clock(), self._pbx_clock))
         except Malformed:

@@ -61,8 +61,12 @@ class QueueRules:
             self._say("queue settings not readable", reason=str(exc))
 
     async def _read_one(self, wire: Wire, queue: QueueName, seconds: float) -> None:
-        answer = await wire.ask("GetConfig", {"Filename": FILE, "Category": queue}, seconds=seconds)
-        found = decode.rules(answer, self._shared_last_call)
+        try:
+            answer = await wire.ask("GetConfig", {"Filename": FILE, "Category": queue}, seconds=seconds)
+        except Rejected:
+            found = None
+        else:
+            found = decode.rules(answer, self._shared_last_call)
         if found is None:  # of a database, say
             self._found.pop(queue, None)
             if self._of(queue) == UNREAD:

@@ -124,7 +124,7 @@ class Wire(AMIProtocol):  # type: ignore[misc]
         """At once, half-open or not. Nobody's action is kept for the next connection."""
         self.closed = True
         self.transport.abort()
-        for action in set(self.responses.values()):
+        for action in list(self.responses.values()):
             if not action.future.done():
                 action.future.set_exception(self._lost())
         self.responses.clear()

@@ -87,6 +87,12 @@ class AtQueue(NamedTuple):
     share: int | None = None  # its unserved calls included; None: none were dealt out
     credit: int = 0
 
+    @property
+    def known(self) -> QueueFacts | None:
+        """The queue, while the view of it is good enough to dial by."""
+        is_fresh = self.age_seconds is not None and self.age_seconds <= STALE_SECONDS
+        return self.queue if is_fresh else None
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -291,12 +297,6 @@ def plan(
 
     `queue_age_seconds`: how old the view of the queues is; None: there is none.
     """
-    halt = _halt(stopped, draining, pbx_up, store_up)
-    if halt is not None:
-        return [Plan(each.id, 0, halt, None, each, trunks.get(each.trunk)) for each in campaigns]
-    rooms = {name: _trunk_room(trunks.get(name)) for name in {each.trunk for each in campaigns}}
-    fresh = queue_age_seconds is not None and queue_age_seconds <= STALE_SECONDS
-    wants = [_want(each, queues if fresh else {}) for each in campaigns]
     at_queues = {
         each.id: AtQueue(
             None if each.queue is None else queues.get(each.queue), queue_age_seconds, None, each.agent_credit
@@ -304,7 +304,17 @@ def plan(
         for each in campaigns
         if each.endpoint is EndpointType.QUEUE
     }
-    if fresh and at_queues:
+    halt = _halt(stopped, draining, pbx_up, store_up)
+    if halt is not None:
+        return [
+            Plan(
+                each.id, 0, halt, None, each, trunks.get(each.trunk), None, each.credit, at_queues.get(each.id)
+            )
+            for each in campaigns
+        ]
+    rooms = {name: _trunk_room(trunks.get(name)) for name in {each.trunk for each in campaigns}}
+    wants = [_want(each, at_queues.get(each.id)) for each in campaigns]
+    if at_queues:
         at_queues |= _share_agents(campaigns, wants, rooms, at_queues)
         wants = [
             _within_share(facts, want, rooms[facts.trunk], at_queues.get(facts.id))
@@ -347,15 +357,15 @@ def _halt(stopped: bool, draining: bool, pbx_up: bool, store_up: bool) -> Limit 
     return None if pbx_up else Limit.PBX_DOWN
 
 
-def _want(facts: CampaignFacts, queues: Mapping[QueueName, QueueFacts]) -> _Bound:
+def _want(facts: CampaignFacts, at: AtQueue | None) -> _Bound:
     """What the campaign could start if its trunk and the agents of its queue were its own."""
     if not facts.open:
         return _Bound(0, Limit.OUT_OF_PERIOD, facts.until)
     if facts.due <= 0:
         return _Bound(0, Limit.DIALING if facts.live else Limit.IDLE, facts.next_due_at)
     calls, limit, next_at = facts.due, Limit.DIALING, facts.next_due_at
-    if facts.endpoint is EndpointType.QUEUE:
-        warranted = _warranted(facts, None if facts.queue is None else queues.get(facts.queue))
+    if at is not None:
+        warranted = _warranted(facts, at.known)
         if warranted.calls < calls:
             calls, limit, next_at = warranted
     if (room := max(0, facts.max_channels - facts.live)) < calls:
@@ -410,31 +420,26 @@ def _share_agents(
     claims: dict[QueueName, list[Claim[CampaignId]]] = {}
     for facts, want in zip(campaigns, wants, strict=True):
         at = at_queues.get(facts.id)
-        if at is None or at.queue is None:
+        queue = at.known if at else None
+        if queue is None:
             continue
         claim = _claim(facts, min(want.calls, rooms[facts.trunk].calls))
         if claim.most:
-            pools[at.queue.name] = at.queue.agents
-            claims.setdefault(at.queue.name, []).append(claim)
+            pools[queue.name] = queue.agents
+            claims.setdefault(queue.name, []).append(claim)
     given, credits = deal_agents(pools, claims)
     return {
-        key: at._replace(share=given.get(key, 0), credit=credits.get(key, at.credit))
+        key: AtQueue(at.queue, at.age_seconds, given.get(key, 0), credits.get(key, at.credit))
         for key, at in at_queues.items()
-        if at.queue is not None
+        if at.known
     }
 
 
 def _claim(facts: CampaignFacts, calls: int) -> Claim[CampaignId]:
     """The agents it wants for so many new calls."""
     boost = facts.boost_factor
-    return Claim(
-        facts.id,
-        facts.priority,
-        most=agents_for(facts.unserved + calls, boost),
-        held=agents_for(facts.unserved, boost),
-        first=agents_for(1, boost),
-        credit=facts.agent_credit,
-    )
+    most, held, first = (agents_for(n, boost) for n in (facts.unserved + calls, facts.unserved, 1))
+    return Claim(facts.id, facts.priority, most, held, first, facts.agent_credit)
 
 
 def _within_share(facts: CampaignFacts, want: _Bound, room: _Bound, at: AtQueue | None) -> _Bound:

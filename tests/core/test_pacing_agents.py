@@ -256,6 +256,18 @@ def test_inputs_have_the_queue_s_figures_and_are_json() -> None:
     assert {stale.inputs[name] for name in ("available", "loggedIn", "agentShare", "waiting", "queueAge")} == {
         None
     }
+    halted = plan(
+        [CAMPAIGN],
+        {},
+        now=NOW,
+        stopped=True,
+        draining=False,
+        pbx_up=True,
+        store_up=True,
+        queues={GREEN: FIVE},
+        queue_age_seconds=1.0,
+    )[0]
+    assert (halted.limit, halted.inputs["available"], halted.inputs["agentShare"]) == (Limit.STOPPED, 5, None)
     (phone,) = plans([campaign(1, endpoint=EndpointType.PHONE)], FIVE)
     assert not phone.inputs.keys() & expected.keys()
 

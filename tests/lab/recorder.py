@@ -95,10 +95,12 @@ class Member:
             wrap_up=int(row.get("Wrapuptime") or 0) or wrap_up,
         )
 
-    def is_available(self, at: float, last_call: int) -> bool:
-        """By app_queue's own words: a wrap-up does not begin before the call is over."""
+    def is_available(self, at: float, last_call: int, last_wrap_up: int) -> bool:
+        """By app_queue's own words: a wrap-up does not begin before the call is over, and that of the queue whose call
+        was the last holds him for the others, too."""
         talks = self.in_call and self.wrap_up > 0
-        return self.free and not self.paused and not talks and at >= last_call + self.wrap_up
+        wrap_up = max(self.wrap_up, last_wrap_up)
+        return self.free and not self.paused and not talks and at >= last_call + wrap_up
 
 
 @dataclass
@@ -131,6 +133,7 @@ class History:
         ] = {}  # by the agent's leg: the telephone that rings, until its state says so
         self._offered: dict[str, str] = {}  # by the agent's leg: the caller
         self._ended: set[str] = set()
+        self._last_wrap_up: dict[str, int] = {}  # by telephone: of the queue whose call was his last
         self._wrap_up_ends: list[int] = []
         for row in rows:
             self._take_row(row)
@@ -160,7 +163,8 @@ class History:
         if not member.free:
             for leg in [leg for leg, telephone in self._reserved.items() if telephone == member.telephone]:
                 del self._reserved[leg]
-        bisect.insort(self._wrap_up_ends, member.last_call + member.wrap_up)
+        for wrap_up in {member.wrap_up, self._last_wrap_up.get(member.telephone, 0)}:
+            bisect.insort(self._wrap_up_ends, member.last_call + wrap_up)
 
     def _take(self, event: Event) -> None:
         queue = self.queues.get(event["Queue"])
@@ -184,9 +188,8 @@ class History:
             case "QueueCallerLeave" | "QueueCallerAbandon":
                 queue.callers.discard(caller)
             case "AgentCalled":
-                member = queue.members.get(event["Interface"])  # who has just been removed still rings
-                if member is not None:
-                    self._reserved[event["DestUniqueid"]] = member.telephone
+                if event["Interface"] in queue.members:  # who has just been removed still rings
+                    self._reserved[event["DestUniqueid"]] = queue.members[event["Interface"]].telephone
                 self._offered[event["DestUniqueid"]] = caller
             case "AgentRingNoAnswer":
                 self._reserved.pop(event["DestUniqueid"], None)
@@ -195,6 +198,9 @@ class History:
                 self.connected[caller] = event
             case "AgentComplete":
                 self.completed[caller] = event
+                if event["Interface"] in queue.members:
+                    member = queue.members[event["Interface"]]
+                    self._last_wrap_up[member.telephone] = member.wrap_up
 
     def _take_of_a_channel(self, event: Event) -> None:
         if event.name == "DialBegin" and not event["Uniqueid"]:  # nobody dials: it is originated
@@ -229,7 +235,9 @@ class History:
             available = {
                 member.telephone
                 for member in queue.members.values()
-                if member.is_available(self._at, last_calls[member.telephone])
+                if member.is_available(
+                    self._at, last_calls[member.telephone], self._last_wrap_up.get(member.telephone, 0)
+                )
             }
             queue.available.set(self._at, frozenset(available - rung))
             queue.waiting.set(self._at, len(queue.callers - offered))

@@ -3,35 +3,41 @@
 -- Returns {stale, cursor, accepted, repeats}
 local id, run, list, generation, cursor, new_cursor = unpack(ARGV, 1, 6)
 local KEPT_REFUSALS = 1000
-local key = campaign_key(id, 'run')
+local key, fresh, refusals = campaign_key(id, 'run'), campaign_key(id, 'fresh'), campaign_key(id, 'refused:' .. run)
 local at = call('HMGET', key, 'generation:' .. list, 'cursor:' .. list, 'sequence', 'seen')
 local now_is = state_of(id)
 local there = now_is.state == 'RUNNING' and now_is.run == run and at[1] == generation and at[2] == cursor
-if not there then return {1, tonumber(at[2] or 0), 0, 0} end
+if not there then return {1, tonumber(at[2]) or 0, 0, 0} end
 
 local refused_count = tonumber(ARGV[7])
-local prefix, layers = seen_of(id, at[4]), layers_of(key, 'layers')
-local before = tonumber(at[3] or 0)
-local sequence, repeats = before, 0
-call('HSET', key, 'cursor:' .. list, new_cursor)
-make_room(key, '', layers, (#ARGV - 7 - refused_count) / 2)
+local prefix, layers = seen_of(id, at[4] or ''), layers_of(key, 'layers')
+local before = tonumber(at[3]) or 0
+local room = make_room(key, '', layers, (#ARGV - 7 - refused_count) / 2)
+local contacts, repeats, here = {}, 0, {}
 for i = 8 + refused_count, #ARGV, 2 do
   local set, name, known = seen(prefix, layers, ARGV[i + 1])
-  if known then
+  local place = set .. ' ' .. name
+  if known or here[place] then
     repeats = repeats + 1
   else
-    sequence = sequence + 1
-    call('SADD', set, name)
-    call('ZADD', campaign_key(id, 'fresh'), sequence, list .. '.' .. generation .. '.' .. ARGV[i] .. '|0|0|')
+    here[place] = true
+    table.insert(contacts, {set, name, ARGV[i]})
   end
 end
-for i = 8, 7 + refused_count do call('RPUSH', campaign_key(id, 'refused:' .. run), ARGV[i]) end
-call('LTRIM', campaign_key(id, 'refused:' .. run), 0, KEPT_REFUSALS - 1)
-local accepted = sequence - before
-call('HSET', key, 'sequence', sequence)
-call('HINCRBY', key, 'read', accepted + repeats + refused_count)
-call('HINCRBY', key, 'refused', refused_count)
-call('HINCRBY', key, 'repeats', repeats)
-call('HINCRBY', key, 'open:' .. list .. '.' .. generation, accepted)
-call('HINCRBY', key, 'layered', accepted)
-return {0, tonumber(new_cursor), accepted, repeats}
+call('ZCARD', fresh)
+call('LLEN', refusals)
+
+call('HSET', key, 'cursor:' .. list, new_cursor, 'sequence', before + #contacts)
+keep_room(room)
+for n, one in ipairs(contacts) do
+  call('SADD', one[1], one[2])
+  call('ZADD', fresh, before + n, list .. '.' .. generation .. '.' .. one[3] .. '|0|0|')
+end
+for i = 8, 7 + refused_count do call('RPUSH', refusals, ARGV[i]) end
+call('LTRIM', refusals, 0, KEPT_REFUSALS - 1)
+count(key, 'read', #contacts + repeats + refused_count)
+count(key, 'refused', refused_count)
+count(key, 'repeats', repeats)
+count(key, 'open:' .. list .. '.' .. generation, #contacts)
+count(key, 'layered', #contacts)
+return {0, tonumber(new_cursor), #contacts, repeats}

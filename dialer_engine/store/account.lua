@@ -3,6 +3,6 @@
 local hash, name, old, new, now, by, action = unpack(ARGV)
 local key = base .. ':' .. hash
 if (call('HGET', key, name) or '') ~= old then return 0 end
-audit(now, by, action, string.sub(hash, 1, -2) .. ' ' .. name, '')
 if new == '' then call('HDEL', key, name) else call('HSET', key, name, new) end
+audit(now, by, action, string.sub(hash, 1, -2) .. ' ' .. name, '')
 return 1

@@ -1,3 +1,3 @@
 -- audit: who did what. ARGV now by action subject detail
-audit(unpack(ARGV))
+write_audit(call, unpack(ARGV))
 return 1

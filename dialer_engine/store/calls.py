@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import orjson
 
 from dialer_engine.core.model import AttemptId, CampaignId, CampaignState, Due, TrunkName
+from dialer_engine.store.campaigns import state_in, whole
 from dialer_engine.store.contract import Disposition, parse
 from dialer_engine.store.link import Argument, Link
 from dialer_engine.store.records import (
@@ -74,8 +75,8 @@ class Calls:
             campaign_live=campaign_live,
             trunk_live=trunk_live,
             next_due_at=float(next_due) if next_due else None,
-            state=CampaignState(state),
-            run=int(its_run),
+            state=state_in(state) or CampaignState.INVALID,
+            run=whole(its_run),
             campaign_served=served,
         )
 
@@ -172,9 +173,10 @@ class Calls:
         return next(iter(await self._records([attempt_id])), None)
 
     async def _records(self, ids: Sequence[str]) -> list[AttemptRecord]:
-        """Those that are still live."""
+        """Those that are still live, and that no other program has spoilt."""
         hashes = await self._link.many([("HGETALL", self._link.key(f"attempt:{id}")) for id in ids])
-        return [_record(AttemptId(id), fields) for id, fields in zip(ids, hashes, strict=True) if fields]
+        found = (_record(AttemptId(id), fields) for id, fields in zip(ids, hashes, strict=True) if fields)
+        return [record for record in found if record]
 
 
 def _next_fields(next: Next) -> tuple[str, str, float]:
@@ -185,7 +187,14 @@ def _next_fields(next: Next) -> tuple[str, str, float]:
     return "CLOSE", "", 0.0
 
 
-def _record(attempt_id: AttemptId, fields: Mapping[str, str]) -> AttemptRecord:
+def _record(attempt_id: AttemptId, fields: Mapping[str, str]) -> AttemptRecord | None:
+    try:
+        return _readable(attempt_id, fields)
+    except (KeyError, ValueError):
+        return None
+
+
+def _readable(attempt_id: AttemptId, fields: Mapping[str, str]) -> AttemptRecord:
     sent_at = fields.get("sent_at")
     return AttemptRecord(
         id=attempt_id,

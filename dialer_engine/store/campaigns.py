@@ -29,6 +29,7 @@ from dialer_engine.store.contract import (
 from dialer_engine.store.link import Argument, Link
 from dialer_engine.store.records import CampaignView, ControlReply, PinnedList, RunCounts, Snapshot
 
+PLAN = {"at", "originate", "limit", "inputs", "nextAt", "text"}
 PLAN_SECONDS = 15
 """A plan told is forgotten after so long."""
 ID_DIGITS = 16
@@ -146,7 +147,7 @@ class Campaigns:
         total, texts = await self._link.many(
             [("LLEN", key), ("LRANGE", key, offset, offset + count - 1 if count else -1)]
         )
-        return total, [orjson.loads(text) for text in texts]
+        return total, [read_object(text) for text in texts]
 
     async def delete(self, campaign: CampaignId, *, expected: str | None = None, by: str, now: float) -> None:
         """Raises Conflict while it is RUNNING or PAUSED or has live calls, NotFound, and Stale as `save` does."""
@@ -220,7 +221,8 @@ class Campaigns:
     async def plans(self, campaign: CampaignId) -> dict[str, dict[str, object]]:
         """The last decision of each daemon that dials this campaign, by the daemon's name."""
         told = await self._link.do("HGETALL", self._link.campaign_key(campaign, "plan"))
-        return {owner: orjson.loads(text) for owner, text in told.items()}
+        plans = {owner: read_object(text) for owner, text in told.items()}
+        return {owner: plan for owner, plan in plans.items() if plan.keys() >= PLAN}
 
     async def naming(self, *, call_list: ListId | None = None, ivr: IvrId | None = None) -> list[CampaignId]:
         """The campaigns whose definition names this list or this IVR."""
@@ -267,7 +269,7 @@ class Campaigns:
         )
         if answer == "OK":
             state, run, message = rest
-            return ControlReply(campaign, CampaignState(state), message, int(run))
+            return ControlReply(campaign, CampaignState(state), message, whole(run))
         if answer == "INVALID" and pins.invalid:
             raise pins.invalid
         if answer == "MISSING":
@@ -294,7 +296,7 @@ class Campaigns:
             return _Pins("", 0, Invalid(problems))
         bases = [self._link.list_base(call_list) for call_list in read.definition.lists]
         asked = await self._link.many([("HGET", f"{base}:meta", "generation") for base in bases])
-        generations = [int(generation or 1) for generation in asked]
+        generations = [whole(generation or "1") for generation in asked]
         rows = await self._link.many(
             [("LLEN", f"{base}:rows:{one}") for base, one in zip(bases, generations, strict=True)]
         )
@@ -312,21 +314,20 @@ class Campaigns:
         state, run = _pairs(state_fields), _pairs(run_fields)
         read = self._parse(CampaignId(int(number)), text)
         problems = _problems(read, lists, ivrs)
-        try:
-            its_state, its_run = CampaignState(state.get("state", CampaignState.NEW)), int(state.get("run", 0))
-        except ValueError:
-            its_state, its_run = CampaignState.INVALID, 0
-            problems = (*problems, Problem("", "its state cannot be read: another program has written it"))
+        its_state, pinned = state_in(state.get("state", CampaignState.NEW)), _pinned(run)
+        if its_state is None or pinned is None:
+            unread = "state" if its_state is None else "run"
+            problems = (*problems, Problem("", f"its {unread} cannot be read: another program has written it"))
         return CampaignView(
             id=CampaignId(int(number)),
-            state=its_state,
-            run=its_run,
+            state=its_state or CampaignState.INVALID,
+            run=whole(state.get("run", "0")),
             definition=None if problems else read.noun,
             problems=problems,
             text=text,
             reason=state.get("reason", ""),
-            lists=tuple(_pinned(run)),
-            counts=RunCounts(*(int(run.get(name, 0)) for name in ("read", "refused", "repeats", "closed"))),
+            lists=pinned or (),
+            counts=RunCounts(*(whole(run.get(name, "0")) for name in ("read", "refused", "repeats", "closed"))),
             fresh=fresh,
             due=due,
             due_now=due_now,
@@ -366,6 +367,20 @@ def whole(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < ID_DIGITS else 0
 
 
+def state_in(text: str) -> CampaignState | None:
+    """None: another program wrote something else there."""
+    return CampaignState(text) if text in CampaignState.__members__ else None
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """JSON of ours; what another program wrote there that is none is empty."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _parsed(campaign: CampaignId, text: str, default_timezone: str) -> _Read:
     if len(text) > DEFINITION_BYTES:
         return _Read(
@@ -386,7 +401,13 @@ def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _pinned(run: dict[str, str]) -> Iterator[PinnedList]:
-    for pin in filter(None, run.get("lists", "").split(",")):
-        call_list, _, generation = pin.partition(".")
-        yield PinnedList(ListId(int(call_list)), int(generation), int(run[f"cursor:{call_list}"]))
+def _pinned(run: dict[str, str]) -> tuple[PinnedList, ...] | None:
+    """None: another program has spoilt them."""
+    pins = [pin.partition(".") for pin in filter(None, run.get("lists", "").split(","))]
+    try:
+        return tuple(
+            PinnedList(ListId(int(call_list)), int(generation), int(run[f"cursor:{call_list}"]))
+            for call_list, _, generation in pins
+        )
+    except (ValueError, KeyError):
+        return None

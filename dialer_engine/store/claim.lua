@@ -7,6 +7,11 @@ local max_channels, capacity, lease, now = tonumber(ARGV[5]), tonumber(ARGV[6]),
 local NUMBER_BUSY_SECONDS = 10
 
 local campaign_live, trunk_live = campaign_key(id, 'live'), base .. ':trunk:' .. trunk .. ':live'
+local leases, daemons, numbers = base .. ':daemon:' .. owner .. ':live', base .. ':daemons', base .. ':live-numbers'
+for _, key in ipairs({campaign_key(id, 'fresh'), campaign_key(id, 'due'), leases, daemons}) do call('ZCARD', key) end
+for _, key in ipairs({campaign_live, trunk_live}) do call('SCARD', key) end
+for _, key in ipairs({numbers, base .. ':dnc:all', base .. ':dnc:campaign:' .. id}) do call('HLEN', key) end
+local before = {}  -- what was claimed before: the reply was lost
 local why = stopped(id, run)
 if not why and ARGV[7] ~= '' and tonumber(now) >= tonumber(ARGV[7]) then why = 'the active period is over' end
 
@@ -18,12 +23,12 @@ local function where(member)
 end
 
 local function number_is_busy(identity)
-  local other = call('HGET', base .. ':live-numbers', identity)
+  local other = call('HGET', numbers, identity)
   return other and call('EXISTS', attempt_key(other)) == 1  -- an entry without its attempt binds nobody
 end
 
 local function claim(attempt, member, number, identity, attributes)
-  local claimed = read_attempt(attempt)
+  local claimed = before[attempt]
   if claimed then return claimed.forbidden and 'FORBIDDEN' or 'CLAIMED', claimed.forbidden or '' end
   if why then return 'STOPPED', why end
   local from, score = where(member)
@@ -43,12 +48,13 @@ local function claim(attempt, member, number, identity, attributes)
   call('ZREM', campaign_key(id, from), member)
   call('SADD', campaign_live, attempt)
   call('SADD', trunk_live, attempt)
-  call('ZADD', base .. ':daemon:' .. owner .. ':live', lease, attempt)
-  call('ZADD', base .. ':daemons', now, owner)
-  call('HSET', base .. ':live-numbers', identity, attempt)
+  call('ZADD', leases, lease, attempt)
+  call('ZADD', daemons, now, owner)
+  call('HSET', numbers, identity, attempt)
   return reason and 'FORBIDDEN' or 'CLAIMED', reason or ''
 end
 
+for i = 10, #ARGV, 5 do before[ARGV[i]] = read_attempt(ARGV[i]) end
 local outcomes = {}
 for i = 10, #ARGV, 5 do
   local kind, reason = claim(unpack(ARGV, i, i + 4))
@@ -58,4 +64,4 @@ end
 local next_due = call('ZRANGE', campaign_key(id, 'due'), 0, 0, 'WITHSCORES')
 local now_is = state_of(id)
 return {outcomes, call('SCARD', campaign_live), call('SCARD', trunk_live), next_due[2] or '',
-        now_is.state, now_is.run, call('SCARD', campaign_key(id, 'served'))}
+        now_is.state, now_is.run, tonumber(redis.pcall('SCARD', campaign_key(id, 'served'))) or 0}

@@ -30,17 +30,19 @@ end
 
 local EFFECT = {
   start = function()
+    call('HINCRBY', key, 'run', 0)  -- is it a number?
+    local place, run = call('INCR', base .. ':next:seen'), call('HINCRBY', key, 'run', 1)
     call('HSET', key, 'state', 'RUNNING', 'started_at', now)
-    local run = call('HINCRBY', key, 'run', 1)
     drop_parts(id, run - KEPT_RUNS)
     drop_waiting(id)
     call('DEL', run_key)
-    call('HSET', run_key, 'layers', layer_for(tonumber(rows)), 'seen', call('INCR', base .. ':next:seen'))
+    call('HSET', run_key, 'layers', layer_for(tonumber(rows)), 'seen', place)
     pin_lists()
   end,
   pause = function() call('HSET', key, 'state', 'PAUSED') end,
   unpause = function() call('HSET', key, 'state', 'RUNNING') end,
   reload = function(now_is)
+    call('HLEN', run_key)
     call('HSET', key, 'state', now_is.state == 'INVALID' and now_is.was or now_is.state)
     call('HDEL', key, 'reason')
     pin_lists()

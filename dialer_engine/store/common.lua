@@ -1,7 +1,9 @@
 -- Stands before every script of this folder. KEYS[1] is the prefix with its hash tag, "{dialer}" or, for the
 -- scripts about one call list, "{dialer:list:3}"; every key a script touches begins with it (one slot).
 -- House rule: look first, write last, and begin the writing with a command that needs memory, so that a full or
--- read-only Redis refuses the script before anything is half done.
+-- read-only Redis refuses the script before anything is half done. Behind the first writing nothing may fail, whatever
+-- other programs have put under our keys: what is written there was looked at before, or is left out when it cannot
+-- be written (redis.pcall).
 local base = KEYS[1]
 local call = redis.call
 
@@ -26,14 +28,16 @@ end
 local EDITS = {create = 1, edit = 1, delete = 1, append = 1, ['strike out'] = 1, forbid = 1, allow = 1}
 local EDITED = {campaign = 1, list = 1, ivr = 1, ["do-not-call"] = 1}  -- users and tokens are nobody else's business
 
--- Behind the first writing: what another program has put under this key keeps nobody from his work.
-local function audit(now, by, action, subject, detail)
-  redis.pcall('XADD', base .. ':audit', 'MAXLEN', '~', '10000', '*',
-       'at', now, 'by', by, 'action', action, 'subject', subject, 'detail', detail)
+local function write_audit(command, now, by, action, subject, detail)
+  command('XADD', base .. ':audit', 'MAXLEN', '~', '10000', '*',
+          'at', now, 'by', by, 'action', action, 'subject', subject, 'detail', detail)
   if EDITS[action] and EDITED[string.match(subject, '^[%a-]+')] then
     tell(now, 'edit', {by = by, action = action, subject = subject})
   end
 end
+
+-- Behind the first writing: what another program has put under the key keeps nobody from his work.
+local function audit(...) write_audit(redis.pcall, ...) end
 
 local function state_of(id)
   local state = call('HMGET', campaign_key(id, 'state'), 'state', 'run', 'was', 'request')
@@ -83,12 +87,12 @@ end
 -- nil: there is none. What another program has taken out of it is empty.
 local function read_attempt(id)
   local f = call('HMGET', attempt_key(id), 'campaign', 'run', 'member', 'from', 'score', 'trunk', 'owner', 'identity',
-                 'phase', 'number', 'attributes', 'until', 'forbidden', 'result', 'disposition')
+                 'phase', 'number', 'attributes', 'until', 'forbidden', 'disposition')
   if not f[1] then return nil end
   for i = 2, 12 do f[i] = f[i] or '' end
   return {campaign = f[1], run = f[2], member = f[3], from = f[4], score = f[5], trunk = f[6], owner = f[7],
           identity = f[8], phase = f[9], number = f[10], attributes = f[11], period_end = f[12],
-          forbidden = f[13], result = f[14], disposition = f[15]}
+          forbidden = f[13], disposition = f[14]}
 end
 
 -- Behind the first writing: a key of another type holds no trace of the attempt, and keeps no other from losing it.
@@ -106,10 +110,12 @@ end
 local function count(key, field, by) redis.pcall('HINCRBY', key, field, by) end
 
 local function close_contact(id, member)
+  local list = string.match(member, '^%d+%.%d+')
+  if not list then return end  -- no contact of ours
   count(campaign_key(id, 'run'), 'closed', 1)
   local added = string.match(member, '^0%.%d+%.(%d+)|')
   if added then redis.pcall('HDEL', campaign_key(id, 'added'), added) end
-  count(campaign_key(id, 'run'), 'open:' .. (string.match(member, '^%d+%.%d+') or ''), -1)
+  count(campaign_key(id, 'run'), 'open:' .. list, -1)
 end
 
 -- Among the fresh or the due, where the attempt was claimed from.
@@ -164,13 +170,18 @@ local function seen(prefix, layers, identity)
 end
 
 -- Called before `coming` numbers are looked at. Every layer is one more place to look for a number, so they widen
--- fast; what a wide one costs while it is nearly empty, about a byte a number, is less than a look.
+-- fast; what a wide one costs while it is nearly empty, about a byte a number, is less than a look. Returns what is to
+-- be written by `keep_room`, if anything.
 local function make_room(hash, suffix, layers, coming)
-  local last = layers[#layers]
-  local size = tonumber(call('HGET', hash, 'layered' .. suffix) or 0)
-  if size + coming <= last * BUCKET then return end
+  local last = layers[#layers] or 1
+  local size = tonumber(call('HGET', hash, 'layered' .. suffix) or 0) or 0
+  if #layers > 0 and size + coming <= last * BUCKET then return end
   table.insert(layers, layer_for(math.max(last * WIDER * BUCKET, coming)))
-  call('HSET', hash, 'layers' .. suffix, table.concat(layers, ','), 'layered' .. suffix, 0)
+  return {hash, 'layers' .. suffix, table.concat(layers, ','), 'layered' .. suffix, 0}
+end
+
+local function keep_room(room)
+  if room then call('HSET', unpack(room)) end
 end
 
 -- Where results are noted under what they are asked for by: `calls` under the number, `talked`, those of calls that
@@ -230,7 +241,8 @@ local function add_rows(generation, rows, first)
   local meta, prefix = base .. ':meta', base .. ':seen:' .. generation
   local layers = layers_of(meta, 'layers:' .. generation)
   local written, repeats = 0, 0
-  make_room(meta, ':' .. generation, layers, (#rows - first + 1) / 2)
+  call('LLEN', base .. ':rows:' .. generation)
+  keep_room(make_room(meta, ':' .. generation, layers, (#rows - first + 1) / 2))
   for i = first, #rows, 2 do
     local set, name, known = seen(prefix, layers, rows[i])
     if known then
@@ -241,7 +253,7 @@ local function add_rows(generation, rows, first)
       written = written + 1
     end
   end
-  if written > 0 then call('HINCRBY', meta, 'layered:' .. generation, written) end
+  if written > 0 then count(meta, 'layered:' .. generation, written) end
   return written, repeats
 end
 

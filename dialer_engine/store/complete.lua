@@ -8,7 +8,7 @@ end
 local key, stands = campaign_key(id, 'run'), {}
 for list in string.gmatch(call('HGET', key, 'lists') or '', '(%d+)%.%d+') do
   local at = call('HMGET', key, 'generation:' .. list, 'cursor:' .. list)
-  table.insert(stands, list .. '.' .. at[1] .. '.' .. at[2])
+  table.insert(stands, list .. '.' .. (at[1] or '') .. '.' .. (at[2] or ''))
 end
 if table.concat(stands, ',') ~= places then return 0 end
 call('HSET', campaign_key(id, 'state'), 'state', 'COMPLETED', 'changed_at', now)

@@ -10,7 +10,7 @@ local function said_by(text)
 end
 
 local attempt = read_attempt(id)
-if attempt and not attempt.result then
+if attempt then
   local is_served = call('SISMEMBER', campaign_key(attempt.campaign, 'served'), id) == 1
   if not is_served and not PAST_THE_IVR[attempt.phase] then return 'NO_AGENT' end
   if attempt.disposition ~= ext_status then

@@ -14,7 +14,7 @@ if is_known == 0 then
 end
 
 -- Each bucket is one instant: when all of its guesses are forgotten.
-local function forgotten_at(key) return math.max(now, tonumber(call('GET', key) or 0)) end
+local function forgotten_at(key) return math.max(now, tonumber(call('GET', key)) or 0) end
 local function put(key, at)
   if at > now then call('SET', key, at, 'EX', math.ceil(at - now)) else call('DEL', key) end
 end

@@ -9,6 +9,7 @@ from dataclasses import replace
 import orjson
 
 from dialer_engine.core.model import CampaignId, Contact, Due, ListId
+from dialer_engine.store.campaigns import read_object
 from dialer_engine.store.contract import STRUCK_OUT
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import Accepted, Candidate, Candidates, PinnedList, ReadRow, RefusedRow
@@ -52,28 +53,28 @@ class Reading:
     async def candidates(
         self, campaign: CampaignId, run: int, *, fresh: int, due: int, now: float
     ) -> Candidates:
-        """Contacts to call next, with their rows. Those struck out meanwhile are closed here."""
+        """Contacts to call next, with their rows. Those struck out are closed here, and what is no contact."""
         due_members, fresh_members, next_due = await self._link.run("peek", campaign, run, fresh, due, now)
-        members = [Due.parse(member) for member in [*due_members, *fresh_members]]
-        rows = await self._rows_of(campaign, [waiting.contact for waiting in members])
-        struck = [one.member for one, row in zip(members, rows, strict=True) if row in (None, STRUCK_OUT)]
-        if struck:
-            await self._link.run("close", campaign, run, *struck)
-        found = [
-            Candidate(one, index >= len(due_members), row)
-            for index, (one, row) in enumerate(zip(members, rows, strict=True))
-            if row not in (None, STRUCK_OUT)
-        ]
+        waiting = {member: one for member in [*due_members, *fresh_members] if (one := _due(member))}
+        rows = await self._rows_of(campaign, [one.contact for one in waiting.values()])
+        there = {
+            member: (one, row)
+            for (member, one), row in zip(waiting.items(), rows, strict=True)
+            if row is not None and row != STRUCK_OUT
+        }
+        gone = [member for member in [*due_members, *fresh_members] if member not in there]
+        if gone:
+            await self._link.run("close", campaign, run, *gone)
         return Candidates(
-            due=tuple(one for one in found if not one.fresh),
-            fresh=tuple(one for one in found if one.fresh),
+            due=tuple(Candidate(*there[one], fresh=False) for one in due_members if one in there),
+            fresh=tuple(Candidate(*there[one], fresh=True) for one in fresh_members if one in there),
             next_due_at=float(next_due) if next_due else None,
         )
 
     async def refused(self, campaign: CampaignId, run: int) -> list[dict[str, object]]:
         """The first refused rows of a run: {callList, generation, row, text, reason}."""
         texts = await self._link.do("LRANGE", self._link.campaign_key(campaign, f"refused:{run}"), 0, -1)
-        return [orjson.loads(text) for text in texts]
+        return [read_object(text) for text in texts]
 
     async def _rows_of(self, campaign: CampaignId, contacts: Sequence[Contact]) -> list[str | None]:
         """Their rows, in their order; None for those not there any more."""
@@ -101,6 +102,14 @@ class Reading:
         for run, texts in zip(runs, found, strict=True):
             rows += [*texts, *[None] * (len(run) - len(texts))]
         return rows
+
+
+def _due(member: str) -> Due | None:
+    """None: another program has put there what is no contact."""
+    try:
+        return Due.parse(member)
+    except ValueError:
+        return None
 
 
 def _refusal(place: PinnedList, refused: RefusedRow) -> str:

@@ -144,8 +144,8 @@ class Candidate:
     """A contact that may be called now, and its row as the list holds it."""
 
     due: Due
-    fresh: bool
     row: str
+    fresh: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,16 @@
 -- recover: ARGV owner now deadBefore leaseDeadline knownAttempt ...; returns {released, attempt ...}
 local owner, now, dead_before, lease = unpack(ARGV, 1, 4)
 local mine = base .. ':daemon:' .. owner .. ':live'
+call('ZCARD', mine)
 
+-- What cannot be taken over, or released, because another program has spoilt it, keeps nobody else from it.
 local function take_over(name)
   local theirs = base .. ':daemon:' .. name .. ':live'
-  for _, id in ipairs(call('ZRANGEBYSCORE', theirs, '-inf', now)) do
+  local leases = redis.pcall('ZRANGEBYSCORE', theirs, '-inf', now)
+  if leases.err then return end
+  for _, id in ipairs(leases) do
     if call('EXISTS', attempt_key(id)) == 1 then
-      call('HSET', attempt_key(id), 'owner', owner)
+      redis.pcall('HSET', attempt_key(id), 'owner', owner)
       call('ZADD', mine, lease, id)
     end
     call('ZREM', theirs, id)
@@ -23,15 +27,14 @@ for i = 5, #ARGV do known[ARGV[i]] = true end
 local reply, released = {}, 0
 for _, id in ipairs(call('ZRANGE', mine, 0, -1)) do
   if not known[id] then
-    local attempt = read_attempt(id)
+    local readable, attempt = pcall(read_attempt, id)
     if not attempt then
       call('ZREM', mine, id)
-    elseif attempt.phase == 'CLAIMED' then
-      release_attempt(id, attempt)
-      released = released + 1
+    elseif readable and attempt.phase == 'CLAIMED' then
+      if pcall(release_attempt, id, attempt) then released = released + 1 end
     else
       call('ZADD', mine, lease, id)
-      table.insert(reply, id)
+      if readable then table.insert(reply, id) end
     end
   end
 end

@@ -3,7 +3,7 @@
 local id, definition, version, new, by, now, expected = unpack(ARGV)
 local key = campaign_key(id, 'definition')
 local old = call('GET', key)
-local there = call('SISMEMBER', base .. ':campaigns', id) == 1
+local there, now_is = call('SISMEMBER', base .. ':campaigns', id) == 1, state_of(id)
 if new == '0' and not there then return 'MISSING' end
 if new == '1' and there then return 'OK' end  -- created before, and perhaps edited since
 if old ~= definition then
@@ -13,7 +13,6 @@ if old ~= definition then
   call('SADD', base .. ':campaigns', id)
   audit(now, by, new == '1' and 'create' or 'edit', 'campaign ' .. id, '')
 end
-local now_is = state_of(id)
 if now_is.state == 'INVALID' then
   call('HSET', campaign_key(id, 'state'), 'state', now_is.was, 'changed_at', now)
   call('HDEL', campaign_key(id, 'state'), 'reason')

@@ -7,7 +7,8 @@ local hour, oldest_hour, counters, sums = unpack(ARGV, 8, 11)
 local FIRST = 12
 local attempt = read_attempt(id)
 if not attempt or (owner ~= '' and attempt.owner ~= owner) then return 'GONE' end
-if not attempt.result and (attempt.disposition or '') ~= disposition then return 'CHANGED' end
+if (attempt.disposition or '') ~= disposition then return 'CHANGED' end
+for _, name in ipairs({'fresh', 'due'}) do call('ZCARD', campaign_key(attempt.campaign, name)) end
 local goes_on = run_goes_on(attempt.campaign, attempt.run)
 local redials = goes_on and next_is == 'REDIAL'
 local said_at = FIRST + counters + 2 * sums
@@ -36,16 +37,12 @@ local function count_call()
   end
 end
 
--- Whatever fails after the result is written (a key of another program's type) is tried again without a second one.
-if not attempt.result then
-  local result = call('XADD', campaign_key(attempt.campaign, 'results'), '*', 'attempt', id, 'run', attempt.run,
-       'member', attempt.member, 'number', attempt.number, 'attributes', attempt.attributes,
-       'redial', redials and at or '', 'at', now, unpack(ARGV, said_at))
-  call('HSET', attempt_key(id), 'result', result)
-  note('calls', attempt.identity, attempt.campaign, result)
-  if said.connectedAt ~= '' then note('talked', id, attempt.campaign, result) end
-  count_call()
-end
+local result = call('XADD', campaign_key(attempt.campaign, 'results'), '*', 'attempt', id, 'run', attempt.run,
+     'member', attempt.member, 'number', attempt.number, 'attributes', attempt.attributes,
+     'redial', redials and at or '', 'at', now, unpack(ARGV, said_at))
+note('calls', attempt.identity, attempt.campaign, result)
+if said.connectedAt ~= '' then note('talked', id, attempt.campaign, result) end
+count_call()
 if redials then
   call('ZADD', campaign_key(attempt.campaign, 'due'), at, member)
 elseif goes_on and next_is == 'RETURN' then

@@ -19,8 +19,8 @@ FACTS = ("answered", "queued", "connected", "abandoned")
 SUMS = ("secondsToAgent", "talkSeconds")
 COUNTERS = (*(status.value for status in Status), *FACTS, *SUMS)
 
-KEPT_HOURS = 31 * 24
-"""Of a run; older ones go when a new one begins."""
+KEPT = timedelta(days=31)
+"""So long the hours of a run; older ones go when a new one begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +35,22 @@ class Counted:
     @classmethod
     def of(cls, result: Mapping[str, object], now: float) -> Counted:
         """result: the item of spec section 7, and `queue`: {..., secondsToAgent, talkSeconds, abandoned} or None."""
-        queue = result.get("queue")
-        told = queue if isinstance(queue, Mapping) else {}
-        facts = {
-            "answered": result.get("answeredAt"),
-            "queued": told,
-            "connected": told and result.get("connectedAt"),
-            "abandoned": told.get("abandoned"),
-        }
+        counters, sums = [str(result["status"])], dict[str, float]()
+        if result.get("answeredAt"):
+            counters.append("answered")
+        if isinstance(queue := result.get("queue"), Mapping):
+            counters.append("queued")
+            counters += ["connected"] if result.get("connectedAt") else []
+            counters += ["abandoned"] if queue.get("abandoned") else []
+            sums = {name: queue[name] for name in SUMS if queue.get(name) is not None}
         ended = result.get("endedAt")
         at = datetime.fromisoformat(ended) if isinstance(ended, str) else datetime.fromtimestamp(now, UTC)
-        return cls(
-            (str(result["status"]), *(name for name in FACTS if facts[name])),
-            {name: value for name in SUMS if isinstance(value := told.get(name), int | float)},
-            hour_of(at),
-            hour_of(at - timedelta(hours=KEPT_HOURS)),
-        )
+        return cls(tuple(counters), sums, hour_of(at), hour_of(at - KEPT))
 
 
 def hour_of(at: datetime) -> str:
     """As the parts are called: the UTC hour."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H")
+    return at.astimezone(UTC).isoformat()[:13]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 -- Returns how many were struck out; a row that is no longer as given is left alone.
 local generation = ARGV[1]
 local rows, struck = base .. ':rows:' .. generation, 0
+local set, name, known = seen(base .. ':seen:' .. generation, layers_of(base .. ':meta', 'layers:' .. generation), ARGV[2])
 for i = 3, #ARGV, 2 do
   if call('LINDEX', rows, ARGV[i]) == ARGV[i + 1] then
     call('LSET', rows, ARGV[i], '-')
     struck = struck + 1
   end
 end
-local set, name, known = seen(base .. ':seen:' .. generation, layers_of(base .. ':meta', 'layers:' .. generation), ARGV[2])
 if known then call('SREM', set, name) end
-if struck > 0 then call('HINCRBY', base .. ':meta', 'struck:' .. generation, struck) end
+if struck > 0 then count(base .. ':meta', 'struck:' .. generation, struck) end
 return struck

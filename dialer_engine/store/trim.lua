@@ -3,10 +3,11 @@
 local id, through, owner = unpack(ARGV)
 if call('GET', base .. ':lease:archive') ~= owner then return -1 end
 local milliseconds, place = string.match(through, '^(%d+)-(%d+)$')
-local trimmed = call('XTRIM', campaign_key(id, 'results'), 'MINID', milliseconds .. '-' .. place + 1)
 local archived = campaign_key(id, 'archived')
+call('HLEN', archived)
+local trimmed = call('XTRIM', campaign_key(id, 'results'), 'MINID', milliseconds .. '-' .. place + 1)
 if trimmed > 0 then
-  call('HINCRBY', archived, 'by:' .. owner, trimmed)
+  count(archived, 'by:' .. owner, trimmed)
   call('HSET', archived, 'through', through)
 end
 return trimmed

@@ -271,9 +271,7 @@ async def test_a_key_of_notes_that_is_another_programs_keeps_no_call_from_being_
     assert len((await desk.store.results.read(second)).items) == 1
 
 
-async def test_a_settlement_that_failed_halfway_is_finished_without_a_second_result(
-    desk: Desk, raw: Any
-) -> None:
+async def test_a_settlement_that_cannot_be_finished_is_not_begun(desk: Desk, raw: Any) -> None:
     campaign = await desk.running("601")
     request = await desk.call(campaign)
     key, next = f"{{dialer}}:campaign:{campaign}:due", redialed(request.due, NOW + 60)
@@ -289,6 +287,7 @@ async def test_a_settlement_that_failed_halfway_is_finished_without_a_second_res
     for _ in range(3):
         with pytest.raises((Rejected, AssertionError)):
             await settle()
+    assert await raw("XLEN", f"{{dialer}}:campaign:{campaign}:results") == 0
     await raw("DEL", key)
     assert await settle() is SettleKind.DONE
     assert len((await desk.store.results.read(campaign)).items) == 1

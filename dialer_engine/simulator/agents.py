@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from dialer_engine.simulator.callees import Callee
 from dialer_engine.simulator.exchange import Exchange
@@ -20,13 +21,12 @@ Range = tuple[float, float]
 """Seconds, from the least to the most; drawn evenly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of the staff, by his telephone's extension. `answers_after` is counted from the INVITE; without a wait his
     telephone answers by itself and does not ring. `works` and `pauses` take turns."""
 
     extension: str
-    queues: tuple[str, ...]
+    queues: tuple[str, ...] = ()
     name: str = ""
     answers_after: Range = (0.0, 0.0)
     talks: Range = (FOREVER, FOREVER)

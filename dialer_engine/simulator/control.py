@@ -66,7 +66,7 @@ def _people(simulator: Simulator, method: str, parts: Sequence[str], asked: Mapp
             pbx.call_in(now, str(asked.get("dialled") or ""), str(asked.get("caller") or ""), _seconds(asked))
         case "PUT", "agents", extension:
             try:
-                pbx.employ(now, msgspec.convert({"queues": (), **asked, "extension": extension}, Agent))
+                pbx.employ(now, msgspec.convert({**asked, "extension": extension}, Agent))
             except (msgspec.ValidationError, QueueError) as exc:
                 raise Refused(400, str(exc)) from exc
         case (("PUT" | "DELETE"), "cables", extension):

@@ -271,9 +271,9 @@ class Queues:
         trunk = self._exchange.trunks.get(resource)
         if technology != "PJSIP" or trunk is None:
             return DeviceState.INVALID
-        if not trunk.has_contact:
-            return DeviceState.UNAVAILABLE
         states = self._exchange.states_of(device)
+        if not states and not trunk.has_contact:
+            return DeviceState.UNAVAILABLE
         talks, rings = "Up" in states or "Ring" in states, "Ringing" in states
         if trunk.is_busy_at_one and (talks or rings):
             return DeviceState.BUSY

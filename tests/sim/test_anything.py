@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dialer_engine.simulator import Refused
+from dialer_engine.simulator import Agent, Refused
+from dialer_engine.simulator.queues import QueueError
 from tests.lab import number
 from tests.sim.desk import Desk, Event
+from tests.sim.told import Told
 
 NUMBERS = [
     *(number.answers(ring, 0.8) for ring in (0.0, 0.4)),
@@ -27,6 +29,20 @@ PLACES = [
     {"context": "dialer-answered", "extension": "dialer"},
     {"context": "from-trunk", "extension": "12"},
     {"context": "no-such-context", "extension": "1"},
+    {"context": "dialer-queue", "extension": "red"},
+    {"context": "dialer-queue", "extension": "green"},
+    {"context": "dialer-queue", "extension": "no-such-queue"},
+    {"context": "ext-queues", "extension": "red"},
+]
+QUEUES = ["red", "green", "shipped"]
+MEMBERS = [
+    *(f"PJSIP/{extension}" for extension in (1001, 1002, 2001, 3001, 4001, 6001, 9999)),
+    *("Local/1003@from-queue/n", "Local/1001@from-queue/n", "Local/1@nowhere/n"),
+]
+VARIABLES = [
+    {"ONE": "1"},
+    {"DIALER_APP": "dialer", "__DIALER_ATTEMPT": "7"},
+    {"DIALER_QUEUE_TIMEOUT": "2"},
 ]
 ENDPOINTS = ["PJSIP/{}@carrier", "Local/{}@from-internal", "Local/{}@from-internal-status", "Local/{}@nowhere"]
 MEDIA = ["sound:beep", "sound:no-such-sound", "recording:gone", "digits:12", "tone:ring", "smell:roses"]
@@ -40,6 +56,10 @@ class Anything(RuleBasedStateMachine):
         super().__init__()
         self.desk = Desk(None)
         self.desk.listen("watch", everything=True)
+        self.told = Told()
+        self.desk.pbx.sessions.ears.add(self.told.hear)
+        for extension in ("1001", "1002", "1003"):
+            self.desk.pbx.employ(self.desk.now, Agent(extension, (), talks=(0.2, 2.0)))
         self.ids: list[str] = ["never-made"]
         self.playbacks: list[str] = ["never-begun"]
         self.closers: dict[str, Any] = {}
@@ -50,6 +70,8 @@ class Anything(RuleBasedStateMachine):
             getattr(self.desk.pbx, verb)(self.desk.now, *args)
         except Refused as refused:
             assert 400 <= refused.status <= 500
+        except QueueError as refused:
+            assert str(refused)
 
     @rule(
         endpoint=st.builds(str.format, st.sampled_from(ENDPOINTS), st.sampled_from(NUMBERS)),
@@ -87,11 +109,35 @@ class Anything(RuleBasedStateMachine):
             case "dial":
                 self.ask("dial", name, {"timeout": 2})
             case "set_variables":
-                self.ask("set_variables", name, {"ONE": "1"})
+                self.ask("set_variables", name, data.draw(st.sampled_from(VARIABLES)))
             case "stop":
                 self.ask("stop_playback", data.draw(st.sampled_from(self.playbacks)))
             case "follow":
                 self.ask("subscribe", data.draw(st.sampled_from(APPS)), f"channel:{name}")
+
+    @rule(
+        queue=st.sampled_from(QUEUES),
+        member=st.sampled_from(MEMBERS),
+        verb=st.sampled_from(["add", "add", "remove", "pause", "unpause"]),
+    )
+    def staff(self, queue: str, member: str, verb: str) -> None:
+        queues = self.desk.pbx.queues
+        match verb:
+            case "add":
+                state = "hint:1003@ext-local" if "1003" in member else ""
+                self.ask("act", lambda: queues.add(queue, member, "", state))
+            case "remove":
+                self.ask("act", lambda: queues.remove(queue, member))
+            case _:
+                self.ask("act", lambda: queues.pause(queue, member, "", paused=verb == "pause"))
+
+    @rule(dialled=st.sampled_from(["red", "waits-green", "limited"]), stay=st.floats(0.1, 5.0))
+    def call_in(self, dialled: str, stay: float) -> None:
+        self.ask("call_in", dialled, "0155", stay)
+
+    @rule(telephone=st.sampled_from(["1001", "6001"]), plugged=st.booleans())
+    def cable(self, telephone: str, *, plugged: bool) -> None:
+        self.desk.pbx.plug(self.desk.now, telephone, plugged=plugged)
 
     @rule(app=st.sampled_from(APPS))
     def open_or_close(self, app: str) -> None:
@@ -113,6 +159,10 @@ class Anything(RuleBasedStateMachine):
         created, destroyed = (self.count(kind) for kind in ("ChannelCreated", "ChannelDestroyed"))
         assert created - destroyed == Counter(live)
 
+    @invariant()
+    def what_is_told_of_queues_is_true(self) -> None:
+        self.told.fits(self.desk.pbx)
+
     def count(self, kind: str) -> Counter[str]:
         return Counter(event["channel"]["id"] for event in self.watched() if event["type"] == kind)
 
@@ -125,6 +175,8 @@ class Anything(RuleBasedStateMachine):
         self.desk.run(100)
         assert not self.desk.pbx.channels(self.desk.now)
         assert self.desk.pbx.next_at is None
+        self.told.fits(self.desk.pbx)
+        assert not self.told.offers and not self.told.talks
         assert self.count("ChannelCreated") == self.count("ChannelDestroyed")
         assert all(seen.ended_at is not None for seen in self.desk.pbx.world.calls)
         stamps = [event["timestamp"] for event in self.watched()]

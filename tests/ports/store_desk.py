@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,23 @@ FLOW = {"name": "hello", "start": "bye", "blocks": {"bye": {"type": "hangup"}}}
 TRUNK = TrunkName("carrier")
 OWNER = "host"
 NOW = 1_760_000_000.25
+AT = datetime.fromtimestamp(NOW, UTC)
+EVA = "Eva Nová"
+
+
+def talked(at: datetime = AT, agent: str | None = EVA, **queue: Any) -> dict[str, Any]:
+    """The result of a call that an agent has taken (agent None: of one that waited and nobody took)."""
+    fared: dict[str, Any] = {"secondsToAgent": 1.5, "secondsToAgentPbx": 1.0, "talkSeconds": 60.25}
+    fared = fared if agent else dict.fromkeys(fared)
+    return {
+        "status": "TERMINATED" if agent else "RS_LOST",
+        "answeredAt": (at - timedelta(seconds=70)).isoformat(),
+        "leftIvrAt": (at - timedelta(seconds=62)).isoformat(),
+        "connectedAt": (at - timedelta(seconds=60)).isoformat() if agent else None,
+        "endedAt": at.isoformat(),
+        "agent": agent,
+        "queue": {"name": "green", "waitSeconds": 1.4, **fared, "abandoned": agent is None, **queue},
+    }
 
 
 class RealRedis:
@@ -251,6 +269,13 @@ class Desk:
         """Claim the next contact and mark it sent."""
         (request,) = await self.claim(campaign)
         await self.store.calls.mark_sent(request.attempt_id, owner=OWNER, now=NOW)
+        return request
+
+    async def connected(self, campaign: CampaignId) -> ClaimRequest:
+        """The next contact talks to an agent."""
+        request = await self.call(campaign)
+        fields = {"phase": "CONNECTED", "agent": EVA, "queue": "green"}
+        await self.store.calls.progress(request.attempt_id, fields, now=NOW)
         return request
 
     async def settle(self, request: ClaimRequest, next: Next | None = None, **result: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dialer_engine.core.model import CampaignId, CampaignState
 from dialer_engine.store import Store
 from dialer_engine.store.records import ClaimKind, ControlReply, SentKind
-from tests.ports.store_desk import NOW, OWNER, Desk, RealRedis
+from tests.ports.store_desk import NOW, OWNER, Desk, RealRedis, talked
 
 PAGE = Path(__file__).parents[2] / "docs" / "redis.md"
 
@@ -71,14 +71,18 @@ async def test_every_key_of_the_store_is_on_the_page(redis_server: RealRedis) ->
     store = await Store.open(redis_server.url)
     desk = Desk(store)
     campaign = await desk.running("601", "602", "x")
-    await desk.claim(campaign)
+    request = await desk.connected(campaign)
+    await desk.settle(request, **talked())
+    await store.calls.dispose(request.attempt_id, "SOLD", by="eva", now=NOW)
+    await desk.connected(campaign)
     page = re.sub(r"`, `", "`\n`", PAGE.read_text())
     with redis_server.client() as client:
         for key in client.scan_iter():
             known = re.sub(r":campaign:\d+:", ":campaign:7:", str(key))
             known = re.sub(r"\{dialer:list:\d+\}", "{dialer:list:3}", known)
             known = re.sub(r":attempt:.*", ":attempt:ID", known)
-            known = re.sub(r":seen:.*", ":seen:*", known)
+            known = re.sub(r":(seen|calls|talked):.*", r":\1:*", known)
+            known = re.sub(r":stats:\d+", ":stats:RUN", known)
             known = re.sub(r":rows:\d+", ":rows:GENERATION", known)
             known = re.sub(r":ivr:.*", ":ivr:ID", known)
             known = re.sub(r":(trunk|daemon):[^:]+:live", r":\1:NAME:live", known)

@@ -24,6 +24,7 @@ from dialer_engine.store.records import (
     ClaimKind,
     ClaimRequest,
     Closed,
+    DisposeKind,
     Next,
     ReadRow,
     RedialAt,
@@ -67,6 +68,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.now = NOW
         self.attempts = 0
         self.sent: set[AttemptId] = set()
+        self.served: set[AttemptId] = set()
+        self.said: dict[AttemptId, str] = {}  # by agents
         self.numbers: dict[AttemptId, str] = {}
         self.generations: dict[int, list[str]] = {1: []}
         self.current = 1
@@ -209,6 +212,25 @@ class StoreMachine(RuleBasedStateMachine):
             self.sent.add(attempt)
 
     @precondition(somebody_is_live)
+    @rule(data=st.data(), twice=TWICE)
+    def connect(self, data: st.DataObject, twice: bool) -> None:
+        _, attempt = self.any_live(data)
+        for _ in range(2 if twice else 1):
+            self.do(self.store.calls.progress(attempt, {"phase": "CONNECTED"}, now=self.now))
+        self.served.add(attempt)
+        self.sent.add(attempt)  # it is no more CLAIMED
+
+    @precondition(somebody_is_live)
+    @rule(data=st.data(), word=st.sampled_from(["SOLD", "LATER"]), twice=TWICE)
+    def dispose(self, data: st.DataObject, word: str, twice: bool) -> None:
+        _, attempt = self.any_live(data)
+        for _ in range(2 if twice else 1):
+            kind = self.do(self.store.calls.dispose(attempt, word, by="eva", now=self.now))
+            assert kind is (DisposeKind.PENDING if attempt in self.served else DisposeKind.NO_AGENT)
+        if attempt in self.served:
+            self.said[attempt] = word
+
+    @precondition(somebody_is_live)
     @rule(data=st.data(), step=st.sampled_from(["redial", "return", "close"]), twice=TWICE)
     def settle(self, data: st.DataObject, step: str, twice: bool) -> None:
         run, attempt = self.any_live(data)
@@ -221,9 +243,12 @@ class StoreMachine(RuleBasedStateMachine):
             "return": ReturnTo(Due(place, counts)),
             "close": Closed(),
         }
-        settle = self.store.calls.settle
+        settle, said = self.store.calls.settle, self.said.get(attempt)
+        busy = {"status": "RS_BUSY"}
+        if said is not None:
+            assert self.do(settle(attempt, result=busy, next=steps[step], now=self.now)) is SettleKind.CHANGED
         for again in range(2 if twice else 1):
-            done = self.do(settle(attempt, result={"status": "RS_BUSY"}, next=steps[step], now=self.now))
+            done = self.do(settle(attempt, result=busy, next=steps[step], now=self.now, disposition=said))
             assert done is (SettleKind.GONE if again else SettleKind.DONE)
         self.forget(run, attempt, {"redial": self.now + 5, "return": 0.0, "close": None}[step])
 
@@ -238,6 +263,8 @@ class StoreMachine(RuleBasedStateMachine):
     def forget(self, run: Run, attempt: AttemptId, waits: float | None) -> None:
         del self.numbers[attempt]
         self.sent.discard(attempt)
+        self.served.discard(attempt)
+        self.said.pop(attempt, None)
         if attempt in run.earlier:
             run.earlier.remove(attempt)
             return
@@ -273,6 +300,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert sorted(self.place(one) for one in stands) == sorted(run.waiting)
             assert (view.counts.closed, view.counts.read) == (run.closed, run.read)
             assert view.live == len(run.live) + len(run.earlier)
+            assert view.served == len(self.served & {*run.live, *run.earlier})
             accepted = view.counts.read - view.counts.repeats - view.counts.refused
             assert accepted == len(run.seen) == view.fresh + view.due + len(run.live) + run.closed
 

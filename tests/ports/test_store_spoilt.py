@@ -22,7 +22,7 @@ from dialer_engine.store import Store
 from dialer_engine.store.contract import parse_campaign, parse_ivr
 from dialer_engine.store.events import Kind
 from dialer_engine.store.records import Closed, Next, ReadRow, RedialAt, ReturnTo
-from tests.ports.store_desk import CAMPAIGN, FLOW, NOW, OWNER, Desk, RealRedis
+from tests.ports.store_desk import CAMPAIGN, FLOW, NOW, OWNER, Desk, RealRedis, talked
 
 Verb = Callable[[], Awaitable[object]]
 Scene = Callable[[Desk], Awaitable[Verb]]
@@ -32,14 +32,6 @@ ASIDE = "{dialer}:aside"
 UNWANTED = "{dialer}:unwanted"
 MINE = "mine"
 IVR = IvrId("TUxw53xCBf")
-AT = "2025-10-09T08:53:20.250+00:00"
-TALKED: dict[str, Any] = {
-    "status": "TERMINATED",
-    "answeredAt": AT,
-    "connectedAt": AT,
-    "agent": "Eva",
-    "queue": {"name": "green", "secondsToAgent": 1.5, "talkSeconds": 60.0, "abandoned": False},
-}
 IS_LEFT_OUT = re.compile(r":(events|audit|calls:\d+|stats:\d+(:\w+)?)$")
 """Keys that keep no verb from its work: what stands there harms itself alone."""
 
@@ -74,8 +66,7 @@ async def a_progress(desk: Desk) -> Verb:
 
 def a_settlement(next_of: Callable[[Due], Next], result: dict[str, Any]) -> Scene:
     async def scene(desk: Desk) -> Verb:
-        request = await desk.call(await desk.running("601"))
-        await desk.store.calls.progress(request.attempt_id, {"phase": "CONNECTED"}, now=NOW)
+        request = await desk.connected(await desk.running("601"))
         settle, next = desk.store.calls.settle, next_of(request.due)
         return lambda: settle(request.attempt_id, owner=OWNER, result=result, next=next, now=NOW)
 
@@ -110,14 +101,13 @@ async def an_extension(desk: Desk) -> Verb:
 
 
 async def a_disposition(desk: Desk) -> Verb:
-    request = await desk.call(await desk.running("601"))
-    await desk.store.calls.progress(request.attempt_id, {"phase": "CONNECTED"}, now=NOW)
+    request = await desk.connected(await desk.running("601"))
     return lambda: desk.store.calls.dispose(request.attempt_id, "SOLD", by="eva", now=NOW)
 
 
 async def an_amendment(desk: Desk) -> Verb:
     request = await desk.call(await desk.running("601"))
-    await desk.settle(request, **TALKED)
+    await desk.settle(request, **talked())
     return lambda: desk.store.calls.dispose(request.attempt_id, "SOLD", by="eva", now=NOW)
 
 
@@ -166,7 +156,7 @@ async def an_end_of_validity(desk: Desk) -> Verb:
 
 async def a_deletion(desk: Desk) -> Verb:
     campaign = await desk.running("601")
-    await desk.settle(await desk.call(campaign), **TALKED)
+    await desk.settle(await desk.call(campaign), **talked())
     await desk.command(campaign, Command.REMOVE)
     return lambda: desk.store.campaigns.delete(campaign, by="eva", now=NOW)
 
@@ -218,7 +208,7 @@ SCENES: dict[str, Scene] = {
     "progress": a_progress,
     "settle, re-dial": a_settlement(lambda due: RedialAt(due, NOW + 60), {"status": "RS_BUSY"}),
     "settle, return": a_settlement(ReturnTo, {"status": "RS_ERROR"}),
-    "settle, close": a_settlement(lambda _: Closed(), TALKED),
+    "settle, close": a_settlement(lambda _: Closed(), talked()),
     "settle an added call": a_settlement_of_an_added_call,
     "release": a_release,
     "recover": a_recovery,

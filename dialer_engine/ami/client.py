@@ -15,7 +15,7 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NoReturn
 
 from panoramisk.message import Message
@@ -99,6 +99,11 @@ class Ami:
     def age_seconds(self) -> float | None:
         """Since the sending of the last ping that was answered; None: there is no exact view."""
         return asyncio.get_running_loop().time() - self._answered_at if self._is_exact else None
+
+    @property
+    def clock_offset(self) -> timedelta:
+        """Our clock less Asterisk's."""
+        return self._pbx_clock.offset
 
     def take(self, rules: Mapping[str, QueueSettings]) -> None:
         """The configuration's [queues] as they are from now on."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dialer_engine.simulator.agents import Agent
 from dialer_engine.simulator.callees import Callee, Population
 from dialer_engine.simulator.faults import Faults
-from dialer_engine.simulator.pbx import Pbx, Refused
+from dialer_engine.simulator.pbx import Pbx
 from dialer_engine.simulator.queues import QueueRules
+from dialer_engine.simulator.requests import Refused
 from dialer_engine.simulator.wire import Simulator
 
 __all__ = ["Agent", "Callee", "Faults", "Pbx", "Population", "QueueRules", "Refused", "Simulator"]

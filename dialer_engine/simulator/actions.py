@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from dialer_engine.simulator.dialplan import WAITING, is_place
-from dialer_engine.simulator.pbx import Pbx, Refused
+from dialer_engine.simulator.pbx import Pbx
 from dialer_engine.simulator.queues import DeviceState, Member, Queue, QueueError
+from dialer_engine.simulator.requests import Refused
 from dialer_engine.simulator.sessions import UNKNOWN, Headers
 
 

@@ -7,18 +7,23 @@ pause, by the seed, his extension and how many there were before.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import msgspec
 
 from dialer_engine.simulator.callees import Callee
 from dialer_engine.simulator.exchange import Exchange
-from dialer_engine.simulator.queues import QueueError, Queues
+from dialer_engine.simulator.queues import Member, QueueError, Queues
 from dialer_engine.simulator.threads import FOREVER, Script, Thread
+from dialer_engine.simulator.world import Seen
 
 Range = tuple[float, float]
 """Seconds, from the least to the most; drawn evenly."""
+
+THINKS: Range = (0.2, 1.0)
+SAID: Mapping[str, str] = {"1": "AGAIN", "2": "SOLD", "3": "NOT_INTERESTED"}
+"""The dialplan's DIALER_SAID_1 and so on."""
 
 
 class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +35,9 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     answers_after: Range = (0.0, 0.0)
     talks: Range = (FOREVER, FOREVER)
+    says: str = ""
+    """Digits of which he dials one after a call of a campaign, behind *7: how it was (`SAID`). A blank among
+    them: nothing."""
     works: Range = (FOREVER, FOREVER)
     pauses: Range = (0.0, 0.0)
 
@@ -41,13 +49,23 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Staff:
     """All of them."""
 
-    def __init__(self, exchange: Exchange, queues: Queues, agents: Iterable[Agent], seed: int) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        queues: Queues,
+        agents: Iterable[Agent],
+        seed: int,
+        dial: Callable[[str, str], None],
+    ) -> None:
+        """`dial`: a telephone dials an extension."""
+        self._dial = dial
         self._exchange = exchange
         self._queues = queues
         self._agents: dict[str, Agent] = {}
         self._dice: dict[str, random.Random] = {}
         self._work: dict[str, Thread] = {}
         self._seed = seed
+        queues.on_talked = self._talked
         for agent in agents:
             self.log_in(agent)
 
@@ -78,6 +96,19 @@ class Staff:
                 self._queues.pause("", agent.interface, "pause", paused=True)
                 yield self._draw(agent, agent.pauses) / self._exchange.speed
                 self._queues.pause("", agent.interface, "", paused=False)
+
+    def _talked(self, member: Member, seen: Seen | None) -> None:
+        agent = self._agents.get(member.interface.removeprefix("PJSIP/"))
+        if agent is not None and agent.says and seen is not None and seen.attempt:
+            self._exchange.threads.start(self._saying(agent, seen))
+
+    def _saying(self, agent: Agent, seen: Seen) -> Script:
+        """As soon as he has a hand free."""
+        yield self._draw(agent, THINKS) / self._exchange.speed
+        digit = self._dice[agent.extension].choice(agent.says)
+        if digit in SAID:
+            seen.said = SAID[digit]
+            self._dial(agent.extension, f"*7{digit}")
 
     def _draw(self, agent: Agent, seconds: Range) -> float:
         if seconds[0] == FOREVER:

@@ -4,6 +4,7 @@ The last twelve digits of a number are a script, the same as the lab's (tests/la
 
 | digits            | callee |
 |---|---|
+| 1 RR PPP SSSSSS   | rings, answers, hangs up after PPP tenths unless he has got an agent by then (not in the lab) |
 | 2 RR TTT SSSSSS   | rings, answers, hangs up after the talk |
 | 3 RR 000 SSSSSS   | rings, answers, stays until hung up |
 | 4 RR A N KKKK SSS | rings, answers, waits, presses keys, stays |
@@ -15,10 +16,10 @@ The last twelve digits of a number are a script, the same as the lab's (tests/la
 | 8 RR 00x SSSSSS   | rings, a machine (0) or a person who says hello (1), and stays until hung up |
 | 9 RR A N KKKK SSS | as 4 |
 
-RR is the time until the answer in tenths of a second, TTT the talk in tenths, CCC a SIP code, S a serial. A is the
-wait before the first key in halves of a second, N the number of keys in KKKK, 5 more when a # follows them. Four
-digits are a telephone of ours: 1xxx and 6xxx answer at once, 2xxx after 3 s, 3xxx never, 4xxx is busy, 5xxx answers at
-once if it is asked to. Any other number is somebody of the `Population`.
+RR is the time until the answer in tenths of a second, TTT the talk and PPP the patience in tenths, CCC a SIP code, S
+a serial. A is the wait before the first key in halves of a second, N the number of keys in KKKK, 5 more when a #
+follows them. Four digits are a telephone of ours: 1xxx and 6xxx answer at once, 2xxx after 3 s, 3xxx never, 4xxx is
+busy, 5xxx answers at once if it is asked to. Any other number is somebody of the `Population`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class Line(Protocol):
     def let_go(self, key: str, seconds: float) -> None: ...
     def reject(self, sip_code: int) -> None: ...
     def hang_up(self) -> None: ...
+    @property
+    def is_served(self) -> bool:
+        """Has an agent talked to him?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Callee:
     keys: str = ""
     keys_after_seconds: float = 0.0  # from the answer
     talks_seconds: float = FOREVER  # from the answer, when there are no keys
+    patience_seconds: float = FOREVER  # from the answer, until an agent talks to him
 
     def deeds(self, line: Line) -> Iterator[float]:
         """All of it, from the INVITE on; yields the seconds to wait."""
@@ -83,7 +88,9 @@ class Callee:
             yield KEY_SECONDS
             line.let_go(key, KEY_SECONDS)
             yield QUIET_SECONDS + BETWEEN_KEYS_SECONDS
-        yield self.talks_seconds
+        yield min(self.talks_seconds, self.patience_seconds)
+        if self.patience_seconds < self.talks_seconds and line.is_served:
+            yield self.talks_seconds - self.patience_seconds
         line.hang_up()
 
 
@@ -105,11 +112,15 @@ def telephone(digits: str, *, asked: bool = False) -> Callee:
 
 def scripted(digits: str) -> Callee | None:
     """The callee whose number is his script; None when these twelve digits are none."""
-    if not re.fullmatch(r"[2-9][0-9]{11}", digits):
+    if not re.fullmatch(r"[1-9][0-9]{11}", digits):
         return None
     wait = int(digits[1:3]) / 10
     callee = Callee(rings=wait > 0, waits_seconds=wait)
     return _KINDS[digits[0]](callee, digits)
+
+
+def _waits(callee: Callee, digits: str) -> Callee:
+    return Callee(callee.rings, False, callee.waits_seconds, patience_seconds=int(digits[3:6]) / 10)
 
 
 def _talks(callee: Callee, digits: str) -> Callee:
@@ -148,6 +159,7 @@ def _rings_out(callee: Callee, digits: str) -> Callee | None:
 
 
 _KINDS: Mapping[str, Callable[[Callee, str], Callee | None]] = {
+    "1": _waits,
     "2": _talks,
     "3": _stays,
     "4": _presses,

@@ -24,8 +24,8 @@ import msgspec
 import orjson
 
 from dialer_engine.simulator.agents import Agent
-from dialer_engine.simulator.pbx import Refused
 from dialer_engine.simulator.queues import QueueError
+from dialer_engine.simulator.requests import Refused
 
 if TYPE_CHECKING:
     from dialer_engine.simulator.wire import Simulator

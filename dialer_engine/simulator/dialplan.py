@@ -8,6 +8,7 @@
 | from-trunk, NUMBER | the lab: hung up with cause 21 |
 | dialer-queue, QUEUE | config/asterisk/extensions_dialer.conf: Queue(), and back to the application |
 | ext-queues, QUEUE | the lab: FreePBX's queues: a longest wait of their own (4 s), and who comes back is hung up |
+| telephones, *7 DIGIT | dialer-dispositions of the shipped file, included by the lab: how an agent's last call was |
 | from-queue, EXTENSION | the lab: where members that are Local/ channels lead |
 | calls-in, QUEUE | the lab: who calls in and comes to a queue; waits-QUEUE: no agent is for him; limited: FreePBX's |
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from dialer_engine.simulator.agents import SAID
 from dialer_engine.simulator.channels import Channel
 from dialer_engine.simulator.exchange import ANSWER_AT_ONCE, ATTEMPT_HEADER, Exchange, Place, Steps
 from dialer_engine.simulator.queueing import Options, Queueing
@@ -121,6 +123,7 @@ def auto_answer(exchange: Exchange, leg: Channel) -> None:
         exchange.step(leg, 5, "Set", f"PJSIP_HEADER(add,{ATTEMPT_HEADER})={attempt}")
         said = f"DIALER_ATTEMPT_{leg.endpoint.removeprefix('PJSIP/')}"
         exchange.step(leg, 6, "Set", f"GLOBAL({said})={attempt}")
+        exchange.globals[said] = attempt
     exchange.step(leg, 7, "Return")
     exchange.set_variable(leg, "ARGC", "")
     exchange.set_variable(leg, "GOSUB_RETVAL", "")
@@ -156,6 +159,21 @@ def calls_in(exchange: Exchange, channel: Channel) -> Steps:
     return place
 
 
+def telephones(exchange: Exchange, channel: Channel) -> Steps:
+    telephone = channel.endpoint.removeprefix("PJSIP/")
+    attempt = exchange.globals.get(f"DIALER_ATTEMPT_{telephone}", "")
+    told = {"Uniqueid": attempt, "V": SAID.get(channel.exten[2:], "")}
+    exchange.step(channel, 1, "UserEvent", ",".join(["DISPOSITION", *(f"{k}:{v}" for k, v in told.items())]))
+    exchange.user_event(channel, "DISPOSITION", told)
+    exchange.step(channel, 2, "Answer")
+    exchange.change(channel, "Up")
+    exchange.step(channel, 3, "Playback", "beep")
+    yield from playback(exchange, "beep")
+    exchange.step(channel, 4, "Hangup")
+    channel.cause = 16
+    return None
+
+
 def waiting(exchange: Exchange, channel: Channel) -> Steps:
     yield from wait(exchange, float(channel.exten))
     return None
@@ -169,6 +187,7 @@ PLACES: Places = {
     "from-queue": from_queue,
     "from-trunk": from_trunk,
     "calls-in": calls_in,
+    "telephones": telephones,
 }
 
 
@@ -212,6 +231,7 @@ _EXTENSIONS: Mapping[str, str] = {
     "from-internal-status": r"[+*0-9].+",
     "from-trunk": r"[0-9].+",
     "calls-in": r"[a-z].+",
+    "telephones": r"\*7[0-9]",
     WAITING: r"[0-9]+(\.[0-9]+)?",
     "dialer-queue": r"[a-zA-Z0-9].+",
     "ext-queues": r"[a-z].+",

@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 from dialer_engine.simulator.callees import Callee
 from dialer_engine.simulator.causes import cause_of, invented_code, status_of, text_of
 from dialer_engine.simulator.channels import Apps, Channel, HungUp, Json, stamp
+from dialer_engine.simulator.line import Line
 from dialer_engine.simulator.sessions import Sessions, snapshot
 from dialer_engine.simulator.sounds import Playback
-from dialer_engine.simulator.threads import Script, Thread, Threads
+from dialer_engine.simulator.threads import Script, Threads
 from dialer_engine.simulator.world import Seen, World
 
 NORMAL_CLEARING = 16
@@ -99,6 +100,7 @@ class Exchange:
         self.world = world
         self.trunks = dict(trunks)
         self.speed = speed
+        self.globals: dict[str, str] = {}
         self.channels: dict[str, Channel] = {}
         self.playbacks: dict[str, Playback] = {}
         self._callee_of = callee_of
@@ -185,6 +187,13 @@ class Exchange:
         if near is not None and channel.is_far:
             near.is_renamed = near.caller != connected
             near.caller = connected
+
+    def dial_out(self, telephone: str, exten: str) -> Channel:
+        """A telephone of ours dials; its channel has no life yet."""
+        channel = self.new_call(self.new_id(), telephone, telephone)
+        channel.exten, channel.caller = exten, {"name": "", "number": telephone}
+        self.change(channel, "Ring")
+        return channel
 
     # Life
 
@@ -301,6 +310,23 @@ class Exchange:
         self.world.called(seen)
         channel.line = line = Line(self, channel, seen)
         line.thread = self.threads.start(self._paced(deeds(line)))
+
+    def meet(self, one: Channel, other: Channel) -> None:
+        """A caller and an agent are connected, and know to whom they talk."""
+        lines = self._line_of(one), self._line_of(other)
+        for mine, theirs in (lines, reversed(lines)):
+            if mine is not None and theirs is not None:
+                mine.meet(theirs)
+
+    def _line_of(self, channel: Channel) -> Line | None:
+        """Of a Local channel it is that of the leg which its other half dials."""
+        legs = (
+            each
+            for each in self.channels.values()
+            if channel.other is not None and each.dialer is channel.other
+        )
+        line: Line | None = channel.line or next((leg.line for leg in legs), None)
+        return line
 
     def _paced(self, deeds: Iterator[float]) -> Script:
         for seconds in deeds:
@@ -459,66 +485,3 @@ class Exchange:
         for line in self._orphans:
             line.cut()
         self._orphans.clear()
-
-
-class Line:
-    """The wire between a channel and its callee, who acts on it (`callees.Line`). Cut off, he talks to nobody."""
-
-    def __init__(self, exchange: Exchange, channel: Channel, seen: Seen | None) -> None:
-        self._exchange = exchange
-        self._channel: Channel | None = channel
-        self._seen = seen
-        self.thread: Thread | None = None
-
-    def ring(self) -> None:
-        self._write(World.ringing)
-        if self._channel is not None:
-            self._exchange.ringing(self._channel)
-
-    def progress(self) -> None:
-        self._write(World.progress)
-        if self._channel is not None:
-            self._exchange.progress(self._channel)
-
-    def answer(self) -> None:
-        self._write(World.answered)
-        if self._channel is not None:
-            self._exchange.answered(self._channel)
-
-    def press(self, key: str) -> None:
-        if self._seen is not None:
-            self._exchange.world.key(self._seen, self._exchange.now, key)
-
-    def let_go(self, key: str, seconds: float) -> None:
-        if self._channel is not None:
-            self._exchange.key(self._channel, key, seconds)
-
-    def reject(self, sip_code: int) -> None:
-        if self._seen is not None:
-            self._exchange.world.rejected(self._seen, self._exchange.now, sip_code)
-        if self._channel is not None:
-            self._exchange.rejected(self._channel, sip_code)
-
-    def hang_up(self) -> None:
-        self._end("world")
-        if self._channel is not None:
-            self._exchange.left(self._channel)
-
-    def cut(self) -> None:
-        """The channel is gone in good order: the callee is told, unless it was he who ended it."""
-        self.lose()
-        self._end("pbx")
-        if self.thread is not None:
-            self.thread.stop()
-
-    def lose(self) -> None:
-        """The channel is gone without a word; the callee goes on."""
-        self._channel = None
-
-    def _write(self, note: Callable[[World, Seen, float], None]) -> None:
-        if self._seen is not None:
-            note(self._exchange.world, self._seen, self._exchange.now)
-
-    def _end(self, by: str) -> None:
-        if self._seen is not None:
-            self._exchange.world.ended(self._seen, self._exchange.now, by)

@@ -18,6 +18,19 @@ from dialer_engine.simulator.dialplan import PLACES, SHIPPED, is_place, places_o
 from dialer_engine.simulator.exchange import Exchange, Place, Steps, Trunk
 from dialer_engine.simulator.queueing import Queueing
 from dialer_engine.simulator.queues import QueueRules, Queues
+from dialer_engine.simulator.requests import (
+    Refused,
+    Taken,
+    Unmade,
+    args_of,
+    endpoint_of,
+    name_and_number,
+    place_of,
+    ring_seconds_of,
+    types_of,
+    variables_of,
+    whole,
+)
 from dialer_engine.simulator.scripts import (
     Places,
     dialed_in_app,
@@ -32,7 +45,6 @@ from dialer_engine.simulator.sounds import STOPPABLE, Playback
 from dialer_engine.simulator.threads import FOREVER
 from dialer_engine.simulator.world import World
 
-DEFAULT_RING_SECONDS = 30
 INBOUND = "inbound"
 LONGEST_ID = 149
 
@@ -64,29 +76,6 @@ QUEUES: Mapping[str, QueueRules] = {
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-class Refused(Exception):
-    """What Asterisk answers to a request that it does not carry out."""
-
-    def __init__(self, status: int, message: str, *, key: str = "message") -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {key: message}
-
-
-class Taken(Refused):
-    """The id is a live channel's, or the beginning of one's."""
-
-    def __init__(self) -> None:
-        super().__init__(409, "Channel with given unique ID already exists")
-
-
-class Unmade(Refused):
-    """No channel comes of it: no such endpoint, no contact. No event tells of it."""
-
-    def __init__(self) -> None:
-        super().__init__(500, "Allocation failed", key="error")
 
 
 def _verb(act: Callable[Concatenate[Pbx, _P], _T]) -> Callable[Concatenate[Pbx, float, _P], _T]:
@@ -137,16 +126,16 @@ class Pbx:
         )
         self.sessions = exchange.sessions
         self.queues = Queues(exchange, queues)
-        self._staff = Staff(exchange, self.queues, agents, seed)
-        self._places = self._dialplan(whole=dialplan)
+        self._places = self._dialplan(shipped=dialplan)
+        self._staff = Staff(exchange, self.queues, agents, seed, self._dial_out)
         self.began_at = now
         self.startup_time = stamp(now)
         self.version = "22.10.1~simulated"
 
-    def _dialplan(self, *, whole: bool) -> Places:
+    def _dialplan(self, *, shipped: bool) -> Places:
         places: dict[str, Callable[[Exchange, Channel], Steps]] = {**PLACES}
         places |= places_of_queues(Queueing(self._exchange, self.queues, places))
-        return {name: place for name, place in places.items() if whole or name not in SHIPPED}
+        return {name: place for name, place in places.items() if shipped or name not in SHIPPED}
 
     # Time
 
@@ -207,6 +196,11 @@ class Pbx:
             raise Refused(404, "no such telephone")
         self._exchange.plug(telephone, plugged=plugged)
 
+    def _dial_out(self, telephone: str, exten: str) -> None:
+        channel = self._exchange.dial_out(telephone, exten)
+        place = Place(channel.context, exten)
+        self._exchange.live(channel, dialplan(self._exchange, channel, place, self._places))
+
     @_verb
     def call_in(self, dialled: str, caller: str, stay_seconds: float) -> str:
         """Somebody calls from outside and hangs up so long after he is answered; the channel's id."""
@@ -241,7 +235,7 @@ class Pbx:
     @_verb
     def filter(self, name: str, asked: Mapping[str, Any]) -> Json:
         app = self._app(name)
-        self._exchange.apps.filter(app, _types(asked, "allowed"), _types(asked, "disallowed"))
+        self._exchange.apps.filter(app, types_of(asked, "allowed"), types_of(asked, "disallowed"))
         return app.json()
 
     @_verb
@@ -285,19 +279,19 @@ class Pbx:
     def originate(self, channel_id: str | None, asked: Mapping[str, Any]) -> Json:
         """Make a channel and dial it. Nobody asks whether the application exists, only whether one is named."""
         if not asked.get("app") and not asked.get("extension"):
-            _endpoint(asked)
+            endpoint_of(asked)
             raise Refused(400, "Application or extension must be specified")
         if asked.get("originator") and str(asked["originator"]) not in self._exchange.channels:
             raise Refused(400, "Provided originator channel was not found")
-        ring_seconds, place, app = _ring_seconds(asked), _place(asked), str(asked.get("app") or "")
-        variables, caller = variables_of(asked), _name_and_number(str(asked.get("callerId") or ""))
+        ring_seconds, place, app = ring_seconds_of(asked), place_of(asked), str(asked.get("app") or "")
+        variables, caller = variables_of(asked), name_and_number(str(asked.get("callerId") or ""))
         channel = self._make(channel_id, asked)
         self._exchange.introduce(channel, caller, caller, "AppDial2", at_once=False)
         self._set(channel, variables)
         self._follow(app, channel)
         told = channel.json()
         if app:
-            then = run_app(self._exchange, channel, app, _args(asked), self._places)
+            then = run_app(self._exchange, channel, app, args_of(asked), self._places)
         else:
             then = dialplan(self._exchange, channel, place, self._places)
         self._dial(channel, ring_seconds, then)
@@ -332,20 +326,20 @@ class Pbx:
         told = channel.json()
         app = str(asked.get("app") or "")
         self._follow(app, channel)
-        self._exchange.live(channel, run_app(self._exchange, channel, app, _args(asked), self._places))
+        self._exchange.live(channel, run_app(self._exchange, channel, app, args_of(asked), self._places))
         return told
 
     @_verb
     def dial(self, channel_id: str, asked: Mapping[str, Any]) -> None:
         """Dial a channel that was created."""
         channel = self._in_app(channel_id)
-        ring_seconds = _ring_seconds(asked)
+        ring_seconds = ring_seconds_of(asked)
         if channel.state != "Down" or not channel.dialled:
             raise Refused(409, "Channel is not in a state to be dialed")
         self._exchange.threads.start(dialed_in_app(self._exchange, channel, ring_seconds, self._places))
 
     def _make(self, channel_id: str | None, asked: Mapping[str, Any]) -> Channel:
-        technology, resource = _endpoint(asked)
+        technology, resource = endpoint_of(asked)
         channel_id = str(channel_id or asked.get("channelId") or self._exchange.new_id())
         number, _, where = resource.partition("@")
         other_id = str(asked.get("otherChannelId") or f"{channel_id};2") if technology == "LOCAL" else ""
@@ -387,7 +381,7 @@ class Pbx:
         reason = str(asked.get("reason") or "normal")
         if reason not in REASONS:
             raise Refused(400, "Invalid reason for hangup reason provided")
-        self._exchange.hang_up(channel, _whole(asked, "reason_code", REASONS[reason]))
+        self._exchange.hang_up(channel, whole(asked, "reason_code", REASONS[reason]))
 
     @_verb
     def play(self, channel_id: str, playback_id: str | None, asked: Mapping[str, Any]) -> Json:
@@ -423,7 +417,7 @@ class Pbx:
         place = Place(
             str(asked.get("context") or channel.context),
             str(asked.get("extension") or channel.exten),
-            _whole(asked, "priority", 1),
+            whole(asked, "priority", 1),
         )
         self._exchange.order(channel, going_on(place))
 
@@ -504,71 +498,3 @@ _FUNCTIONS: Mapping[str, Callable[[Channel], object]] = {
     "CHANNEL(state)": lambda channel: channel.state,
     "CHANNEL(name)": lambda channel: channel.name,
 }
-
-
-def _endpoint(asked: Mapping[str, Any]) -> tuple[str, str]:
-    """Technology, in capitals, and resource."""
-    endpoint = str(asked.get("endpoint") or "")
-    if not endpoint:
-        raise Refused(400, "Endpoint must be specified")
-    technology, slash, resource = endpoint.partition("/")
-    if not slash or not resource:
-        raise Refused(400, "Invalid endpoint specified")
-    return technology.upper(), resource
-
-
-def _types(asked: Mapping[str, Any], key: str) -> list[Json] | None:
-    entries = asked.get(key)
-    if entries is None:
-        return None
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and "type" in entry for entry in entries
-    ):
-        raise Refused(400, "Invalid format definition")
-    return entries
-
-
-def _whole(asked: Mapping[str, Any], key: str, otherwise: int) -> int:
-    """A whole number, as text or not."""
-    value = asked.get(key, otherwise)
-    try:
-        return int(value)
-    except (TypeError, ValueError) as exc:
-        raise Refused(400, f"Invalid parameter: {key} is no whole number") from exc
-
-
-def _ring_seconds(asked: Mapping[str, Any]) -> float:
-    seconds = _whole(asked, "timeout", 0)
-    return FOREVER if seconds == -1 else float(seconds or DEFAULT_RING_SECONDS)
-
-
-def _args(asked: Mapping[str, Any]) -> list[str]:
-    args = str(asked.get("appArgs") or "")
-    return args.split(",") if args else []
-
-
-def _place(asked: Mapping[str, Any]) -> Place:
-    context, exten = str(asked.get("context") or "default"), str(asked.get("extension") or "s")
-    return Place(context, exten, _whole(asked, "priority", 1))
-
-
-def _name_and_number(caller_id: str) -> Json:
-    """`"Name" <number>`, `Name <number>` or a number."""
-    name, angle, number = caller_id.partition("<")
-    if not angle:
-        return {"name": "", "number": caller_id}
-    return {"name": name.strip().strip('"'), "number": number.rstrip("> ")}
-
-
-def variables_of(asked: Mapping[str, Any]) -> dict[str, str]:
-    """Each value is a text, or an object that holds one."""
-    variables = asked.get("variables") or {}
-    if not isinstance(variables, dict):
-        raise Refused(400, "Invalid parameter: variables is no object")
-    found = {}
-    for name, value in variables.items():
-        text = value.get("value") if isinstance(value, dict) else value
-        if not isinstance(text, str):
-            raise Refused(400, "Only string values in the 'variables' object allowed")
-        found[name] = text
-    return found

@@ -181,6 +181,7 @@ class Queueing:
         exchange, queues, since = self._exchange, self._queues, int(self._exchange.now)
         self._set_variables(caller, member, leg)
         queues.connected(caller, member, leg, rang)
+        exchange.meet(caller.channel, leg)
         try:
             yield from bridged(exchange, caller.channel, leg)
         except HungUp:

@@ -8,7 +8,7 @@ interface; the same telephone may be a member of several queues.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -16,6 +16,7 @@ from dialer_engine.simulator.channels import Channel
 from dialer_engine.simulator.exchange import Exchange
 from dialer_engine.simulator.sessions import Headers, snapshot
 from dialer_engine.simulator.threads import Script
+from dialer_engine.simulator.world import Seen
 
 HINTS = "ext-local"
 """The context of hints: hint:1001@ext-local is the telephone PJSIP/1001."""
@@ -162,6 +163,7 @@ class Queues:
         self._exchange = exchange
         self._ringing: set[str] = set()  # interfaces that some caller tries to reach
         self._by_device: dict[str, list[Member]] = {}
+        self.on_talked: Callable[[Member, Seen | None], None] = lambda member, seen: None
         exchange.on_device = self._device_changed
 
     @property
@@ -417,6 +419,7 @@ class Queues:
         for each in self._same(member):
             each.in_call, each.last_call, each.last_queue = False, now, queue
             each.calls_taken += 1
+        self.on_talked(member, None if leg.line is None else leg.line.seen)
 
     def _same(self, member: Member) -> list[Member]:
         if not self.shared_last_call:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dialer_engine.simulator.channels import stamp
-from dialer_engine.simulator.pbx import Pbx, Refused, variables_of
+from dialer_engine.simulator.pbx import Pbx
+from dialer_engine.simulator.requests import Refused, variables_of
 
 Act = Callable[[Pbx, float, Sequence[str], Mapping[str, Any]], object]
 

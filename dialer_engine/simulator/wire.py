@@ -26,8 +26,9 @@ from dialer_engine.simulator.callees import Population
 from dialer_engine.simulator.channels import App
 from dialer_engine.simulator.control import control
 from dialer_engine.simulator.faults import Faults, happens, names
-from dialer_engine.simulator.pbx import QUEUES, Pbx, Refused, Taken, Unmade
+from dialer_engine.simulator.pbx import QUEUES, Pbx
 from dialer_engine.simulator.queues import QueueRules
+from dialer_engine.simulator.requests import Refused, Taken, Unmade
 from dialer_engine.simulator.rest import carry_out
 from dialer_engine.simulator.world import World
 

@@ -32,6 +32,9 @@ class Seen:
     ended_at: float | None = None
     ended_by: str | None = None  # "world", "pbx"
     attempt: str | None = None  # of a telephone: what the PBX said it is for
+    met: str | None = None  # whom he talked to at the other end of a queue, by the last twelve digits
+    met_at: float | None = None
+    said: str | None = None  # of a telephone: what the agent said of the call afterwards
 
 
 class World:
@@ -76,6 +79,10 @@ class World:
     def key(self, seen: Seen, at: float, key: str) -> None:
         seen.keys.append((key, at))
         self._note(seen, "KEY", at, key)
+
+    def met(self, seen: Seen, at: float, number: str) -> None:
+        seen.met, seen.met_at = number, at
+        self._note(seen, "MET", at, number)
 
     def ended(self, seen: Seen, at: float, by: str) -> None:
         if seen.ended_at is None:

@@ -340,6 +340,19 @@ def test_a_freepbx_hangs_up_after_the_agent_and_after_its_own_time() -> None:
     assert office.end(served) == office.end(late) == (16, None)
 
 
+@pytest.mark.parametrize(("wait", "by", "ends"), [(0.5, "pbx", 61.0), (5.0, "world", 3.0)])
+def test_patience_ends_unless_an_agent_talks_to_him_by_then(wait: float, by: str, ends: float) -> None:
+    office = Office()
+    call = office.call("100030000001")
+    office.run(0)
+    office.pbx.go_on(office.now, call, {"context": "dialer-queue", "extension": "red"})
+    office.run(wait)
+    office.pbx.employ(office.now, agent(1001))
+    office.run(70)
+    seen, *_ = office.pbx.world.calls
+    assert (seen.ended_at, seen.ended_by) == (BEGIN + ends, by)
+
+
 # Other ways in
 
 
@@ -403,6 +416,40 @@ def test_agents_answer_talk_and_pause_as_their_seed_says() -> None:
 
     assert len(stamps(1)) > 12
     assert stamps(1) == stamps(1) != stamps(2)
+
+
+def test_caller_and_agent_know_to_whom_they_talked() -> None:
+    office = Office(agent(1001, answers_after=(1.0, 1.0)), Agent("1002", (), talks=MINUTE))
+    office.add("red", "Local/1002@from-queue/n", state_interface="hint:1002@ext-local")
+    for _ in range(2):
+        office.queue()
+        office.run(0.5)
+    office.run(1)
+    met = {seen.number: (seen.met, seen.met_at) for seen in office.pbx.world.calls}
+    caller = number.stays(0.0)
+    assert met == {caller: ("1002", BEGIN + 0.5), "1001": (caller, BEGIN + 1), "1002": (caller, BEGIN + 0.5)}
+
+
+def test_an_agent_says_how_it_was_from_his_own_telephone() -> None:
+    """Of a campaign's call, and not of somebody who called in."""
+    office = Office(agent(1001, "green", says="2", talks=(2.0, 2.0)))
+    call = office.queue("green")
+    office.run(5)
+    (said,) = office.told.of("UserEvent")
+    (at,) = office.at("UserEvent")
+    assert (said["UserEvent"], said["Uniqueid"], said["V"], said["Exten"]) == (
+        "DISPOSITION",
+        call,
+        "SOLD",
+        "*72",
+    )
+    assert 2.2 <= at <= 3.0
+    assert [seen.said for seen in office.pbx.world.calls] == [None, "SOLD"]
+    assert office.at("QueueMemberStatus", Status=DeviceState.BUSY) == [0.0, at]
+    office.pbx.call_in(office.now, "green", "0155", 30.0)
+    office.run(20)
+    assert len(office.at("AgentComplete")) == 2
+    assert len(office.at("UserEvent")) == 1
 
 
 def test_speed_is_of_agents_and_not_of_the_queue() -> None:

@@ -58,22 +58,9 @@ class JsonList:
         self._found: list[NumberedRow] = []
         self._reading = self._document()
 
-    async def rows(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[list[NumberedRow]]:
+    def rows(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[list[NumberedRow]]:
         """(identity, row) in batches; none any more behind the first problem."""
-        batch: list[NumberedRow] = []
-        length = 0
-        async for chunk in chunks:
-            length += len(chunk)
-            if length > LONGEST_BODY:
-                raise HTTPException(413, f"a list as JSON has at most {LONGEST_BODY} bytes")
-            for start in range(0, len(chunk), FED_BYTES):
-                batch += await asyncio.to_thread(self.feed, chunk[start : start + FED_BYTES])
-                if len(batch) >= ROWS_AT_ONCE:
-                    yield batch
-                    batch = []
-        batch += await asyncio.to_thread(self.feed, b"", last=True)
-        if batch:
-            yield batch
+        return _batches(_not_too_long(chunks), self.feed, FED_BYTES)
 
     def feed(self, chunk: bytes, *, last: bool = False) -> list[NumberedRow]:
         """The contacts that end in this piece of the document."""
@@ -218,18 +205,9 @@ class LineReader(Generic[_Entry]):
             "utf-8-sig"
         )().decode  # spreadsheets write a byte order mark
 
-    async def entries(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[list[_Entry]]:
+    def entries(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[list[_Entry]]:
         """In batches. Raises Invalid for what is no table at all, and HTTPException 400 for what is no text."""
-        batch: list[_Entry] = []
-        async for chunk in chunks:
-            for start in range(0, len(chunk), FED_LINES_BYTES):
-                batch += await asyncio.to_thread(self.feed, chunk[start : start + FED_LINES_BYTES])
-                if len(batch) >= ROWS_AT_ONCE:
-                    yield batch
-                    batch = []
-        batch += await asyncio.to_thread(self.feed, b"", last=True)
-        if batch:
-            yield batch
+        return _batches(chunks, self.feed, FED_LINES_BYTES)
 
     def feed(self, chunk: bytes, *, last: bool = False) -> list[_Entry]:
         """What the lines that end in this piece hold."""
@@ -268,6 +246,31 @@ class LineReader(Generic[_Entry]):
         self.rejected += 1
         if len(self.problems) < TOLD_PROBLEMS:
             self.problems.append(Problem(f"line {line}", str(exc)))
+
+
+async def _not_too_long(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    length = 0
+    async for chunk in chunks:
+        length += len(chunk)
+        if length > LONGEST_BODY:
+            raise HTTPException(413, f"a list as JSON has at most {LONGEST_BODY} bytes")
+        yield chunk
+
+
+async def _batches(
+    chunks: AsyncIterable[bytes], feed: Callable[..., list[_Entry]], fed_bytes: int
+) -> AsyncIterator[list[_Entry]]:
+    """What `feed` makes of the body, fed in a worker thread a little at a time."""
+    batch: list[_Entry] = []
+    async for chunk in chunks:
+        for start in range(0, len(chunk), fed_bytes):
+            batch += await asyncio.to_thread(feed, chunk[start : start + fed_bytes])
+            if len(batch) >= ROWS_AT_ONCE:
+                yield batch
+                batch = []
+    batch += await asyncio.to_thread(feed, b"", last=True)
+    if batch:
+        yield batch
 
 
 def form_of(request: Request) -> str:

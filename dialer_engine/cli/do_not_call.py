@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dialer_engine.cli.rows import BATCH, Refused, opened, read_csv
+from dialer_engine.cli.rows import BATCH, Refused, in_batches, opened, read_csv
 from dialer_engine.cli.session import AsJson, ConfigFile, Visit, epoch, moment, now, put_rows, tell, visit
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import CampaignId
 from dialer_engine.errors import Invalid, Problem
 from dialer_engine.store.records import DoNotCall
+from dialer_engine.store.tables import Line
 
 app = typer.Typer(help="The do-not-call list, asked before every call.", no_args_is_help=True)
 
@@ -92,21 +93,23 @@ def import_(
     reason: Why = "",
     until: Until = None,
 ) -> None:
-    """Add every number of a CSV; a column `reason` goes before --reason."""
+    """Add every number of a CSV, all of them or none; a column `reason` goes before --reason."""
     end = epoch(until, "--until") if until else None
     refused = Refused()
 
     async def work(at: Visit) -> int:
-        policy, added, batch = at.config.numbers.policy(), 0, list[DoNotCall]()
-        with opened(file) as lines:
-            for line, number, attributes in read_csv(lines, file.name):
+        policy = at.config.numbers.policy()
+
+        def entries(lines: Iterable[Line]) -> Iterator[DoNotCall]:
+            for line, number, attributes in lines:
                 try:
-                    batch.append(_entry(number, policy, attributes.get("reason") or reason, end, at.by))
+                    yield _entry(number, policy, attributes.get("reason") or reason, end, at.by)
                 except Invalid as exc:
                     refused.add(Problem(f"{file.name}:{line}", str(exc)))
-                if len(batch) >= BATCH:
-                    added += await _add(at, batch, campaign)
-            return added + await _add(at, batch, campaign)
+
+        with opened(file) as source:
+            batches = in_batches(entries(read_csv(source, file.name)))
+            return sum(await at.store.do_not_call.add_all(batches, campaign=_id(campaign)))
 
     tell(f"{visit(config, work)} numbers will not be called", *refused.sentences())
     if refused.count:
@@ -122,14 +125,6 @@ def list_(config: ConfigFile = None, campaign: OfCampaign = None, as_json: AsJso
         return [_row(entry, campaign) for _, entry in sorted(entries.items())]
 
     put_rows(("number", "list", "reason", "until", "by"), visit(config, work), as_json=as_json)
-
-
-async def _add(at: Visit, batch: list[DoNotCall], campaign: int | None) -> int:
-    if batch:
-        await at.store.do_not_call.add(*batch, campaign=_id(campaign))
-    added = len(batch)
-    batch.clear()
-    return added
 
 
 async def _all(at: Visit, campaign: int | None) -> AsyncIterator[DoNotCall]:

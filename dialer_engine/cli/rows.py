@@ -65,15 +65,19 @@ def read_csv(file: IO[str], source: str) -> Iterator[Line]:
         raise Invalid(places) from exc
 
 
-async def batches(
+def batches(
     lines: Iterator[Line], policy: NumberPolicy, refused: Refused, *, strict: bool, source: str
 ) -> AsyncIterator[Sequence[tuple[str, str]]]:
-    """(identity, row) in batches, read in a thread: the loop goes on while a file is slow or says nothing.
+    """(identity, row) in batches.
 
     A row that is no contact is refused; `strict`: Invalid is raised instead.
     """
-    contacts = _contacts(lines, policy, refused, strict=strict, source=source)
-    while batch := await _in_thread(lambda: list(islice(contacts, BATCH))):
+    return in_batches(_contacts(lines, policy, refused, strict=strict, source=source))
+
+
+async def in_batches(items: Iterator[_T]) -> AsyncIterator[Sequence[_T]]:
+    """Made in a thread: the loop goes on while a file is slow or says nothing."""
+    while batch := await _in_thread(lambda: list(islice(items, BATCH))):
         yield batch
 
 

@@ -125,10 +125,13 @@ class Imports:
         self._link = link
 
     @asynccontextmanager
-    async def begin(self, call_list: ListId, number: int | None = None) -> AsyncIterator[Import]:
-        """An import, kept alive; when it fails nothing is left of it. number: None is the next of the list."""
+    async def begin(self, call_list: ListId, *, is_new: bool = False) -> AsyncIterator[Import]:
+        """An import, kept alive; when it fails nothing is left of it.
+
+        is_new: the list is made by it. Whose first try has left something behind begins another generation.
+        """
         base = self._link.list_base(call_list)
-        number = await self._link.run("begin", number or "", ALIVE_SECONDS, base=base)
+        number = await self._link.run("begin", "new" if is_new else "", ALIVE_SECONDS, base=base)
         begun = Import(self._link, call_list, number)
         alive = asyncio.create_task(begun.stay_alive(), name=f"import {begun.name}")
         try:

@@ -41,9 +41,7 @@ class Lists:
         """
         await self.imports.clean_up()
         call_list = reserved or await self.reserve()
-        # Whose first try has left something behind begins another generation.
-        is_new = await self._link.do("HSETNX", f"{self._link.list_base(call_list)}:meta", "allotted", 1)
-        async with self.imports.begin(call_list, 1 if is_new else None) as begun:
+        async with self.imports.begin(call_list, is_new=True) as begun:
             written = await begun.fill(batches)
             await begun.publish(name if isinstance(name, str) else name())
             await self._link.do("SADD", self._link.key("lists"), call_list)

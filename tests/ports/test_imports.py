@@ -93,6 +93,21 @@ async def test_a_list_whose_import_died_is_cleaned_up_by_the_next(desk: Desk, ra
     assert await raw("EXISTS", "{dialer}:imports") == 0
 
 
+async def test_who_dies_before_he_is_registered_leaves_a_key_that_goes_by_itself(
+    desk: Desk, raw: Any, store_url: str
+) -> None:
+    link = Link(connect(store_url, 5.0), "dialer")
+    assert await link.run("begin", "new", 60, base=link.list_base(1)) == 1
+    await link.close()
+    assert await keys_of(raw, 1) == {"import:1"}
+    assert 0 < await raw("TTL", "{dialer:list:1}:import:1") <= 60
+    # He who asks again meanwhile fills another generation: the first may only stand still.
+    made = await desk.store.lists.create("people", in_batches(["601"]), reserved=ListId(1))
+    assert (made.id, made.generation) == (1, 2)
+    await die(raw, "1.1")
+    assert await keys_of(raw, 1) == {"meta", "rows:2", "seen:2:1:0"}
+
+
 class Watched(Link):
     """Something else happens right before a new list is listed."""
 
@@ -291,7 +306,7 @@ async def test_many_sets_are_freed_in_slices(desk: Desk, raw: Any) -> None:
 
 
 async def test_an_import_shows_that_it_lives(desk: Desk, raw: Any) -> None:
-    async with desk.store.lists.imports.begin(ListId(5), 1) as begun:
+    async with desk.store.lists.imports.begin(ListId(5), is_new=True) as begun:
         assert 0 < await raw("TTL", "{dialer:list:5}:import:1") <= 60
         assert await begun.lives()
     assert not await begun.lives()

@@ -131,7 +131,7 @@ class Imports:
         is_new: the list is made by it. Whose first try has left something behind begins another generation.
         """
         base = self._link.list_base(call_list)
-        number = await self._link.run("begin", "new" if is_new else "", ALIVE_SECONDS, base=base)
+        number = await self._link.run("begin", int(is_new), ALIVE_SECONDS, base=base)
         begun = Import(self._link, call_list, number)
         alive = asyncio.create_task(begun.stay_alive(), name=f"import {begun.name}")
         try:

@@ -97,7 +97,7 @@ async def test_who_dies_before_he_is_registered_leaves_a_key_that_goes_by_itself
     desk: Desk, raw: Any, store_url: str
 ) -> None:
     link = Link(connect(store_url, 5.0), "dialer")
-    assert await link.run("begin", "new", 60, base=link.list_base(1)) == 1
+    assert await link.run("begin", 1, 60, base=link.list_base(1)) == 1
     await link.close()
     assert await keys_of(raw, 1) == {"import:1"}
     assert 0 < await raw("TTL", "{dialer:list:1}:import:1") <= 60

@@ -285,6 +285,8 @@ def test_whoever_must_not_be_called(place: Place) -> None:
     assert (one["reason"], one["until"][:4], two["reason"]) == ("asked", "2999", "letter")
     place.run("dnc", "remove", "222222")
     place.run("dnc", "remove", "222222", code=1)
+    bad = place.file("bad.csv", "number\n" + "".join(f"3{n:05}\n" for n in range(3000)) + '"444444\n')
+    assert "a quoted text begins here" in place.run("dnc", "import", bad, code=1)[1]  # none of it counts
     assert [row["number"] for row in json.loads(place.run("dnc", "list", "--json")[0])] == ["+420111111111"]
 
 

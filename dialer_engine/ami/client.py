@@ -35,7 +35,7 @@ from dialer_engine.metrics import Metrics
 
 MASK = "agent,user,system"
 FENCE = "DialerFence"
-MOST_ROWS = 50_000
+MOST_ROWS = 20_000
 """Members, callers and queues; who tells of more is not believed."""
 BELIEVED = 1000
 """Looked at after so many events or rows."""

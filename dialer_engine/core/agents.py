@@ -23,7 +23,6 @@ from dialer_engine.core.told import (
     Completed,
     Connected,
     DeviceState,
-    Disposed,
     MemberGone,
     MemberSeen,
     Offered,
@@ -31,26 +30,6 @@ from dialer_engine.core.told import (
     Rules,
     Told,
 )
-
-__all__ = [
-    "Agent",
-    "CallerAbandoned",
-    "CallerJoined",
-    "CallerLeft",
-    "Completed",
-    "Connected",
-    "DeviceState",
-    "Disposed",
-    "Floor",
-    "MemberGone",
-    "MemberSeen",
-    "Offered",
-    "QueueName",
-    "QueueState",
-    "Refused",
-    "Rules",
-    "Told",
-]
 
 OFFER_SECONDS = 300.0
 """The longest an agent is held by an offer nobody tells the end of; no telephone is rung for so long."""
@@ -91,24 +70,23 @@ class _Member:
     in_call: bool
     completed_at: datetime | None = None
     last_queue: QueueName | None = None  # of his last call: where that is shared, its wrap-up counts too
+    free_at: datetime | None = None  # when his wrap-up for this queue ends, or has ended
 
     def take(self, told: MemberSeen) -> bool:
         """An older event may come after a newer row: LastCall never goes back, and who is in a call is known better
         by AgentConnect and AgentComplete, which are sent at the instant itself."""
-        before = (self.told, self.in_call, self.completed_at)
         known = self.told.last_call_at
         if known and (told.last_call_at is None or told.last_call_at < known):
             told = replace(told, last_call_at=known)
+        return self.correct(told)
+
+    def correct(self, told: MemberSeen) -> bool:
+        """By a row that is newer than every event so far; was anything else before?"""
+        before = (self.told, self.in_call, self.completed_at)
         self.told = told
         self.in_call = self.in_call and told.in_call
         self._end_is_told()
         return before != (self.told, self.in_call, self.completed_at)
-
-    def keep(self, known: _Member) -> None:
-        """Of what was known before a snapshot, what it does not tell, or told too early."""
-        self.in_call = self.in_call and known.in_call
-        self.completed_at, self.last_queue = known.completed_at, known.last_queue
-        self._end_is_told()
 
     def complete(self, queue: QueueName, at: datetime) -> None:
         self.in_call, self.last_queue = False, queue
@@ -143,24 +121,22 @@ class _Offer:
 class _Telephone:
     """An agent: all his memberships, and the callers he is rung for."""
 
+    agent: Agent
     members: dict[tuple[QueueName, str], _Member] = field(default_factory=dict)
     offers: dict[str, _Offer] = field(default_factory=dict)
+    is_idle: bool = True
+    talks: bool = False
 
-    @property
-    def talks(self) -> bool:
-        return any(
-            member.in_call or (member.told.state in _TALKING and not self.offers)
-            for member in self.members.values()
+    def look(self) -> None:
+        """Idle is what every queue has seen to be so: an event of one comes before that of the next."""
+        members = self.members.values()
+        self.is_idle = all(member.is_idle for member in members)
+        self.talks = not self.is_idle and any(
+            member.in_call or (member.told.state in _TALKING and not self.offers) for member in members
         )
 
     def is_free(self, now: datetime) -> bool:
-        """Every queue must have seen it idle: an event of one comes before that of the next."""
-        return all(member.is_idle for member in self.members.values()) and not any(
-            now < offer.until for offer in self.offers.values()
-        )
-
-
-_NOBODY = _Telephone()
+        return self.is_idle and not any(now < offer.until for offer in self.offers.values())
 
 
 @dataclass(slots=True)
@@ -182,6 +158,7 @@ class Floor:
         self._telephones: dict[Agent, _Telephone] = {}
         self._waiting: dict[str, QueueName] = {}
         self._rung: dict[str, set[Agent]] = {}  # callers being offered, and to whom
+        self._due: dict[Agent, set[datetime]] = {}  # when something changes with him without being told
 
     # what is told
 
@@ -212,25 +189,41 @@ class Floor:
         self, members: Iterable[MemberSeen], callers: Iterable[CallerJoined], queues: Iterable[QueueName]
     ) -> int:
         """Take over a whole snapshot; returns how many rows differed from what was known (drift)."""
-        members, callers, queues = tuple(members), tuple(callers), tuple(queues)  # perhaps our own
-        before, telephones, waiting = self._rows(), self._telephones, self._waiting
-        self._queues, self._telephones, self._waiting = {}, {}, {}
-        for queue in queues:
-            self._place(queue)
-        for told in members:
-            self._see(told)
-            known = telephones.get(told.agent, _NOBODY).members.get((told.queue, told.interface))
-            if known:
-                self._queues[told.queue].members[told.interface].keep(known)
-        for caller in callers:
-            self._join(caller)
-        self._keep_offers(telephones, waiting)
-        after = self._rows()
-        return sum(before.get(row) != after.get(row) for row in before.keys() | after.keys())
+        members, joined = tuple(members), {told.caller: told for told in callers}  # perhaps our own
+        there = {(told.queue, told.interface) for told in members}
+        known = {*queues, *(told.queue for told in members), *(told.queue for told in joined.values())}
+        absent = [row for row in self._members() if row not in there]
+        gone = [caller for caller in self._waiting if caller not in joined]
+        drift = sum([self._remove(queue, interface) for queue, interface in absent])
+        others = set[Agent]()
+        drift += sum([self._correct(told, others) for told in members])
+        for agent in others:
+            self._stir(self._telephones[agent])
+        for caller in gone:
+            drift += self._take_out(self._waiting[caller], caller)
+            self._let_all_go(caller)
+        drift += sum([self._join(told) for told in joined.values()])
+        self._queues = {queue: self._place(queue) for queue in known}
+        return drift
+
+    def _correct(self, told: MemberSeen, others: set[Agent]) -> bool:
+        """Was he another than this row says? LastCall and InCall change without an event. Who is to be looked at again
+        is added to `others`."""
+        member = self._member(told.queue, told.interface)
+        if member is None or member.told.agent != told.agent:
+            self._enter(told)
+            others.add(told.agent)
+            return True
+        before = member.told
+        if before == told and member.in_call == told.in_call and member.completed_at is None:
+            return False  # of thousands of rows hardly any is new
+        if member.correct(told):
+            others.add(told.agent)
+        return (before.state, before.paused) != (told.state, told.paused)
 
     def lost(self) -> None:
         """Nobody tells any more: there is no agent whom we know to be free, and no offer whose end we would hear."""
-        self._telephones, self._rung = {}, {}
+        self._telephones, self._rung, self._due = {}, {}, {}
         for place in self._queues.values():
             place.members, place.state = {}, None
 
@@ -238,8 +231,8 @@ class Floor:
         """From now on these hold; were they others before?"""
         changed = self._rules != rules
         self._rules = dict(rules)
-        for place in self._queues.values() if changed else ():
-            place.state = None
+        for telephone in self._telephones.values() if changed else ():
+            self._stir(telephone)
         return changed
 
     # what follows
@@ -250,7 +243,7 @@ class Floor:
         if place is None:
             return None
         if place.state is None or not place.since <= now < place.until:
-            place.state, place.since = self._look(queue, place, now), now
+            place.state, place.since = self._look(place, now), now
         return place.state
 
     def expire(self, now: datetime) -> bool:
@@ -265,10 +258,11 @@ class Floor:
 
     def next_change_at(self, now: datetime) -> datetime | None:
         """When something changes without being told: a wrap-up ends, or an offer that is too old."""
-        for queue in self._queues:
-            self.state(queue, now)
-        first = min((place.until for place in self._queues.values()), default=_NEVER)
-        return None if first == _NEVER else first
+        for agent, instants in list(self._due.items()):
+            instants -= {at for at in instants if at <= now}
+            if not instants:
+                del self._due[agent]
+        return min((at for instants in self._due.values() for at in instants), default=None)
 
     def is_offered(self, caller: str) -> bool:
         """Does an agent's telephone ring for this caller now?"""
@@ -292,7 +286,8 @@ class Floor:
     def members(self) -> Iterator[MemberSeen]:
         for place in self._queues.values():
             for member in place.members.values():
-                yield replace(member.told, in_call=member.in_call)
+                told = member.told
+                yield told if told.in_call == member.in_call else replace(told, in_call=member.in_call)
 
     @property
     def callers(self) -> Iterator[CallerJoined]:
@@ -308,22 +303,24 @@ class Floor:
     # members
 
     def _see(self, told: MemberSeen) -> bool:
-        place = self._place(told.queue)
-        member = place.members.get(told.interface)
-        if member and member.told.agent != told.agent:
-            self._remove(told.queue, told.interface)
-            member = None
-        if member:
-            changed = member.take(told)
-        else:
-            member = place.members[told.interface] = _Member(told, told.in_call)
+        member = self._member(told.queue, told.interface)
+        if member is None or member.told.agent != told.agent:
+            self._enter(told)
             changed = True
-        telephone = self._telephones.setdefault(told.agent, _Telephone())
-        telephone.members[told.queue, told.interface] = member
+        else:
+            changed = member.take(told)
+        telephone = self._telephones[told.agent]
         changed |= self._settle_offers(telephone, told)
         if changed:
             self._stir(telephone)
         return changed
+
+    def _enter(self, told: MemberSeen) -> None:
+        """A member who was not there, or had another telephone."""
+        self._remove(told.queue, told.interface)
+        member = _Member(told, told.in_call)
+        self._place(told.queue).members[told.interface] = member
+        self._telephone(told.agent).members[told.queue, told.interface] = member
 
     def _settle_offers(self, telephone: _Telephone, told: MemberSeen) -> bool:
         """Busy and then idle again as this queue sees it: what it rang him for is over. Idle alone says nothing, for
@@ -414,7 +411,7 @@ class Floor:
 
     def _offer(self, told: Offered) -> bool:
         agent = told.agent or self._agent_of(told.queue, told.interface)
-        telephone = self._telephones.setdefault(agent, _Telephone())
+        telephone = self._telephone(agent)
         before = telephone.offers.get(told.caller)
         if before and not before.is_over:
             return False
@@ -461,26 +458,22 @@ class Floor:
     def _let_all_go(self, caller: str) -> bool:
         return any([self._let_go(caller, agent) for agent in tuple(self._rung.get(caller, ()))])
 
-    def _keep_offers(self, telephones: Mapping[Agent, _Telephone], waiting: Mapping[str, QueueName]) -> None:
-        """A snapshot does not tell them. Who has gone without a word is not rung for any more."""
-        self._rung = {}
-        for telephone in telephones.values():
-            for caller, offer in telephone.offers.items():
-                agent = self._agent_of(offer.queue, offer.interface)
-                if agent in self._telephones and (caller in self._waiting or caller not in waiting):
-                    self._telephones[agent].offers[caller] = offer
-                    if not offer.is_over:
-                        self._rung.setdefault(caller, set()).add(agent)
-
     def _forget_empty(self, agent: Agent) -> None:
         telephone = self._telephones[agent]
         if not telephone.members and not telephone.offers:
             del self._telephones[agent]
+            self._due.pop(agent, None)
 
     # looking
 
+    def _members(self) -> Iterator[tuple[QueueName, str]]:
+        return ((queue, interface) for queue, place in self._queues.items() for interface in place.members)
+
     def _place(self, queue: QueueName) -> _Queue:
         return self._queues.setdefault(queue, _Queue())
+
+    def _telephone(self, agent: Agent) -> _Telephone:
+        return self._telephones.setdefault(agent, _Telephone(agent))
 
     def _member(self, queue: QueueName, interface: str) -> _Member | None:
         place = self._queues.get(queue)
@@ -493,50 +486,48 @@ class Floor:
     def _rules_of(self, queue: QueueName) -> Rules:
         return self._rules.get(queue, self._unknown)
 
-    def _rows(self) -> dict[tuple[str, str], object]:
-        """What a snapshot is compared by. LastCall and calls change without an event."""
-        rows: dict[tuple[str, str], object] = {
-            ("caller", caller): queue for caller, queue in self._waiting.items()
-        }
-        for queue, place in self._queues.items():
-            for interface, member in place.members.items():
-                rows[queue, interface] = (member.told.agent, member.told.state, member.told.paused)
-        return rows
-
     def _stir(self, telephone: _Telephone, caller: str | None = None) -> None:
-        """The queues that see him, and where the caller waits, are to be looked at again."""
-        for queue, _ in telephone.members:
+        """Look at him again, and at the queues that see him, and where the caller waits."""
+        telephone.look()
+        longest = max((self._rules_of(queue).wrap_up_seconds for queue, _ in telephone.members), default=0.0)
+        due = {offer.until for offer in telephone.offers.values()} - {_NEVER}
+        for (queue, _), member in telephone.members.items():
             self._queues[queue].state = None
+            member.free_at = self._free_at(queue, member, longest)
+            if member.free_at is not None:
+                due.add(member.free_at)
+        if due:
+            self._due[telephone.agent] = due
+        else:
+            self._due.pop(telephone.agent, None)
         if caller in self._waiting:
             self._queues[self._waiting[caller]].state = None
 
-    def _look(self, queue: QueueName, place: _Queue, now: datetime) -> QueueState:
+    def _look(self, place: _Queue, now: datetime) -> QueueState:
         available, logged_in, paused, in_call = set[Agent](), set[Agent](), set[Agent](), set[Agent]()
         wrapping_up: dict[Agent, datetime] = {}
-        changes = [
-            offer.until
-            for member in place.members.values()
-            for offer in self._telephones[member.told.agent].offers.values()
-        ]
+        until = _NEVER
         for member in place.members.values():
             agent = member.told.agent
+            telephone = self._telephones[agent]
+            for offer in telephone.offers.values():
+                until = min(until, offer.until) if now < offer.until else until
             if member.told.state in _AWAY:
                 continue
             logged_in.add(agent)
-            telephone = self._telephones[agent]
             if telephone.talks:
                 in_call.add(agent)
             elif member.told.paused:
                 paused.add(agent)
             elif telephone.is_free(now):
-                free_at = self._free_at(queue, member)
-                if free_at <= now:
+                free_at = member.free_at
+                if free_at is None or free_at <= now:
                     available.add(agent)
                 else:
                     wrapping_up[agent] = min(free_at, wrapping_up.get(agent, free_at))
         wrapping_up = {agent: at for agent, at in wrapping_up.items() if agent not in available}
         next_free_at = min(wrapping_up.values(), default=None)
-        place.until = min((at for at in [*changes, *wrapping_up.values()] if at > now), default=_NEVER)
+        place.until = min(until, next_free_at or _NEVER)
         return QueueState(
             available=frozenset(available),
             waiting=sum(not self._is_offered_at(caller, now) for caller in place.callers),
@@ -550,23 +541,20 @@ class Floor:
     def _is_offered_at(self, caller: str, now: datetime) -> bool:
         return any(now < self._telephones[agent].offers[caller].until for agent in self._rung.get(caller, ()))
 
-    def _free_at(self, queue: QueueName, member: _Member) -> datetime:
+    def _free_at(self, queue: QueueName, member: _Member, longest: float) -> datetime | None:
         """When Asterisk would offer him a caller of this queue, as far as wrap-up goes.
 
         It wants both over, the queue's own wrap-up and that of the queue of his last call, if LastCall is shared. Whose
-        that was is not told for the time before us: any of his queues, then.
+        that was is not told for the time before us: then the longest of his queues.
         """
         if member.last_call_at is None:
-            return datetime.min.replace(tzinfo=UTC)
-        queues = {queue}
-        if member.last_queue is not None:
-            queues.add(member.last_queue)
-        elif self._rules_of(queue).shared_last_call:
-            queues |= {
-                other
-                for other, interface in self._telephones[member.told.agent].members
-                if interface == member.told.interface
-            }
-        own = member.told.wrap_up_seconds
-        seconds = own or max(self._rules_of(name).wrap_up_seconds for name in queues)
+            return None
+        rules = self._rules_of(queue)
+        seconds = rules.wrap_up_seconds
+        if member.told.wrap_up_seconds:
+            seconds = member.told.wrap_up_seconds
+        elif member.last_queue is not None:
+            seconds = max(seconds, self._rules_of(member.last_queue).wrap_up_seconds)
+        elif rules.shared_last_call:
+            seconds = longest
         return member.last_call_at + timedelta(seconds=seconds)

@@ -443,6 +443,24 @@ class Queues:
         ]
         self._exchange.sessions.tell("agent", event, told, self._exchange.now)
 
+    # Who does what
+
+    def doing(self, queue_name: str) -> dict[str, str]:
+        """Of each member, by his name."""
+        return {member.name: self._doing(member) for member in self.by_name[queue_name].members.values()}
+
+    def _doing(self, member: Member) -> str:
+        if member.in_call:
+            return "talking"
+        states = self._exchange.states_of(device_of(member.state_interface))
+        if states:
+            return "on the telephone" if "Up" in states or "Ring" in states else "ringing"
+        if not self._is_free(member.status, ring_in_use=False):
+            return "away"
+        if member.paused:
+            return "paused"
+        return "free" if self.is_available(member) else "wrapping up"
+
     # The PBX
 
     def reset(self, queue: Queue) -> None:

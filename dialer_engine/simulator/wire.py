@@ -148,7 +148,12 @@ class Simulator:
         self._conflicted.clear()
         self._turn()
 
-    # Faults that are deeds
+    # Deeds
+
+    def call_in(self, dialled: str, caller: str, stay_seconds: float) -> None:
+        """Somebody calls from outside and hangs up so long after he is answered."""
+        self.pbx.call_in(time.time(), dialled, caller, stay_seconds)
+        self._turn()
 
     def cut_connections(self) -> None:
         """All of them, in the middle of whatever they do."""

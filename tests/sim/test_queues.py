@@ -404,6 +404,27 @@ def test_who_is_there_already_or_not_at_all() -> None:
 # Agents
 
 
+def test_what_each_agent_does() -> None:
+    office = Office(
+        *(agent(extension, "green", talks=(1.0, 1.0)) for extension in (1001, 1002)),
+        agent(2001, "green", answers_after=(9.0, 9.0)),
+        *(agent(extension, "green") for extension in (1003, 1004, 6001)),
+    )
+    for _ in range(2):
+        office.queue("green")
+    office.run(1.5)
+    for _ in range(2):
+        office.queue("green")
+    office.pbx.act(office.now, lambda: office.pbx.queues.pause("", "PJSIP/1004", "", paused=True))
+    office.pbx.plug(office.now, "6001", plugged=False)
+    office.run(0)
+    doing = {name.removeprefix("Agent "): does for name, does in office.pbx.queues.doing("green").items()}
+    assert doing == {
+        **dict.fromkeys(("1001", "1002"), "wrapping up"),
+        **{"2001": "ringing", "1003": "talking", "1004": "paused", "6001": "away"},
+    }
+
+
 def test_agents_answer_talk_and_pause_as_their_seed_says() -> None:
     habits = {"answers_after": (0.0, 3.0), "talks": (2.0, 9.0), "works": (5.0, 30.0), "pauses": (3.0, 9.0)}
 

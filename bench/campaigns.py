@@ -1,29 +1,43 @@
 """What campaigns cost that run and do nothing: CPU at 200 of them against 1.
 
 Idle: every contact has been called and the campaign waits for more. Due: contacts wait, and the one trunk of all is
-full, so that every pass shares out what is not there. First in this process and without a PBX: one pass, and one
-look at what stands in Redis, which comes once a second. Then four whole daemons side by side, on one lab.
+full, so that every pass shares out what is not there. First the decision alone, also for campaigns that dial for the
+agents of queues; then, in this process and without a PBX: one pass, and one look at what stands in Redis, which comes
+once a second. Then four whole daemons side by side, on one lab.
 Run: `python -m bench.campaigns [REPETITIONS]`.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 from bench.figures import Invalid, cpu_seconds, load, run, say, spread
 from dialer_engine import log
 from dialer_engine.core.compliance import NumberPolicy, normalise
-from dialer_engine.core.model import AttemptId, Limit, Trunk, TrunkName
+from dialer_engine.core.model import (
+    Agent,
+    AttemptId,
+    CampaignId,
+    EndpointType,
+    Limit,
+    QueueName,
+    Trunk,
+    TrunkName,
+)
+from dialer_engine.core.pacing import CampaignFacts, QueueFacts, TrunkFacts, plan
 from dialer_engine.engine.board import Board
+from dialer_engine.engine.desk import Desk, NoAgents
 from dialer_engine.engine.following import Follower
 from dialer_engine.engine.lanes import Lane, Pace
 from dialer_engine.engine.passes import Planner
@@ -40,6 +54,7 @@ ROWS = 3
 PASSES = 100
 LOOKS = 10
 WHOLE_SECONDS = 5.0
+QUEUES, AGENTS = 50, 500
 FULL = TrunkName("full")
 FULL_TRUNK = f"""[trunks.{FULL}]
 dial_string = "PJSIP/${{num}}@carrier"
@@ -53,6 +68,66 @@ def campaigns(rig: Rig, count: int, *, due: bool) -> list[int]:
     """Running ones; the contact that gets the trunk's one channel rings for ever."""
     rows = [[number.rings_out(next(_serials)) for _ in range(ROWS if due else 0)] for _ in range(count)]
     return [rig.campaign(each, trunk=FULL, whenDone="wait", dialTimeout=300) for each in rows]
+
+
+# The decision alone
+
+
+def deciding(repetitions: int) -> None:
+    """200 campaigns; those of queues over 50 queues and 500 agents who are all available, in so many queues each."""
+    dice = random.Random(1)
+    phone = [CampaignFacts(CampaignId(n), FULL, 10, ROWS, 0, 50, open=True) for n in range(MANY)]
+    say(
+        "",
+        f"the decision alone, {MANY} campaigns, us of CPU: minimum / median / maximum of {repetitions}, {load()}",
+    )
+    for what, room in (("none for anybody", 0), ("one for each second", MANY // 2), ("for all", 10_000)):
+        _decide(f"phone, room on the trunk {what}", phone, {}, room, repetitions)
+    for each in (1, 2, 3):
+        members: dict[QueueName, set[Agent]] = {QueueName(f"q{n}"): set() for n in range(QUEUES)}
+        for n in range(AGENTS):
+            for name in dice.sample(sorted(members), each):
+                members[name].add(Agent(f"PJSIP/{n}"))
+        queues = {name: QueueFacts(name, frozenset(who), 0, len(who)) for name, who in members.items()}
+        facts = [
+            replace(
+                one,
+                priority=dice.randint(1, 100),
+                due=dice.choice([0, 100, 100]),
+                endpoint=EndpointType.QUEUE,
+                queue=QueueName(f"q{n % QUEUES}"),
+                boost_factor=Decimal(dice.choice(["0.8", "1", "1.4", "2"])),
+                unserved=dice.choice([0, 0, 1, 3]),
+            )
+            for n, one in enumerate(phone)
+        ]
+        _decide(f"queue, {AGENTS} agents in {each} of {QUEUES} queues", facts, queues, 10_000, repetitions)
+
+
+def _decide(
+    what: str,
+    campaigns: list[CampaignFacts],
+    queues: dict[QueueName, QueueFacts],
+    room: int,
+    repetitions: int,
+) -> None:
+    trunks, figures = {FULL: TrunkFacts(FULL, live=0, capacity=room)}, []
+    for _ in range(repetitions):
+        began = time.process_time()
+        for _ in range(PASSES):
+            plan(
+                campaigns,
+                trunks,
+                now=datetime.now(UTC),
+                stopped=False,
+                draining=False,
+                pbx_up=True,
+                store_up=True,
+                queues=queues,
+                queue_age_seconds=0.5,
+            )
+        figures.append((time.process_time() - began) / PASSES * 1e6)
+    say(f"{what}: {spread(figures, '{:.0f}')}")
 
 
 # In this process
@@ -88,6 +163,7 @@ class Loop:
         planner = Planner(
             store=store,
             board=board,
+            desk=Desk(NoAgents(), board, clock),
             owner="bench",
             clock=clock,
             new_id=lambda: AttemptId(""),
@@ -184,6 +260,7 @@ def _tell(what: str, figures: dict[tuple[bool, int], list[float]], form: str) ->
 
 
 async def measure(stack: ExitStack, repetitions: int) -> None:
+    deciding(repetitions)
     await in_process(stack, repetitions)
     try:
         await whole(stack, repetitions)

@@ -248,42 +248,44 @@ class _Matching:
         """Give it what it lacks. If that cannot be: the queues that have all agents it could ever get."""
         while self.lack[queue]:
             givers: dict[QueueName, tuple[int, QueueName]] = {}
-            found = self._find(queue, givers)
-            if found is None:
+            last = self._find(queue, givers)
+            if last is None:
                 return {queue, *givers}
-            self._move(queue, *found, givers)
+            self._move(queue, last, givers)
         return set()
 
-    def _find(
-        self, queue: QueueName, givers: dict[QueueName, tuple[int, QueueName]]
-    ) -> tuple[int, QueueName] | None:
-        """A group with agents to spare and who can take them; `givers`: who then gives of which group to whom."""
+    def _find(self, queue: QueueName, givers: dict[QueueName, tuple[int, QueueName]]) -> QueueName | None:
+        """Who has agents to spare for himself, if he gives of his; `givers`: who gives of which group to whom."""
+        rich = {
+            name for group, spare in zip(self.groups, self.spare, strict=True) if spare for name in group.queues
+        }
         reached, seen = [queue], set()
         for taker in reached:
             for n in self.at[taker]:
-                if self.spare[n]:
-                    return n, taker
                 if n in seen:
                     continue
                 seen.add(n)
                 for giver, count in self.taken[n].items():
                     if count and giver != queue and giver not in givers:
                         givers[giver] = n, taker
+                        if giver in rich:
+                            return giver
                         reached.append(giver)
         return None
 
     def _move(
-        self, queue: QueueName, n: int, taker: QueueName, givers: Mapping[QueueName, tuple[int, QueueName]]
+        self, queue: QueueName, last: QueueName, givers: Mapping[QueueName, tuple[int, QueueName]]
     ) -> None:
         hops = []
-        giver = taker
+        giver = last
         while giver != queue:
             hops.append((giver, *givers[giver]))
             giver = givers[giver][1]
+        n = next(n for n in self.at[last] if self.spare[n])
         count = min(self.spare[n], self.lack[queue], *(self.taken[group][giver] for giver, group, _ in hops))
         self.lack[queue] -= count
         self.spare[n] -= count
-        self.taken[n][taker] += count
+        self.taken[n][last] += count
         for giver, group, to in hops:
             self.taken[group][giver] -= count
             self.taken[group][to] += count

@@ -506,7 +506,16 @@ def test_more_priority_in_the_same_queue_never_means_fewer_agents(
 ) -> None:
     """All else being equal, calls under way included: who has to begin takes turns."""
     alike = [
-        replace(each, boost_factor=Decimal(1), unserved=1, due=9, live=0, open=True, ready=None)
+        replace(
+            each,
+            boost_factor=Decimal(1),
+            unserved=1,
+            due=9,
+            live=0,
+            open=True,
+            ready=None,
+            max_waiting_calls=9,
+        )
         for each in campaigns
     ]
     answers = [answer for answer in plans(alike, *queues.values()) if answer.at_queue and answer.at_queue.share]

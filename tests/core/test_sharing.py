@@ -215,6 +215,12 @@ def agents(names: str) -> frozenset[Agent]:
             id="a chain is moved along until all fits",
         ),
         pytest.param(
+            {GREEN: "bcd", BLUE: "ab", RED: "cd"},
+            {GREEN: [Claim(1, 10, 2)], BLUE: [Claim(2, 10, 1)], RED: [Claim(3, 10, 1)]},
+            {1: 2, 2: 1, 3: 1},
+            id="he who took the wrong one moves over",
+        ),
+        pytest.param(
             {GREEN: "ab", BLUE: "bc"},
             {GREEN: [Claim(1, 10, 3, held=3)], BLUE: [Claim(2, 10, 9)]},
             {1: 2, 2: 1},

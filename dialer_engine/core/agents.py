@@ -34,8 +34,10 @@ from dialer_engine.core.told import (
 OFFER_SECONDS = 300.0
 """The longest an agent is held by an offer nobody tells the end of; no telephone is rung for so long."""
 LEAVING_SECONDS = 5.0
-"""The same once the caller has left the queue (for this agent, who is then told as connected, or without him), and once
-it is over for a telephone that was not seen to ring: until app_queue has seen it change, it offers him nobody."""
+"""The same once the caller has left the queue: for this agent (who is then told as connected), or without him."""
+SEEN_SECONDS = 1.0
+"""The same once it is over for a telephone that was not seen to ring: its states are told later than its offers, and
+before app_queue has seen one change it may offer him nobody. A telephone that is busy at once never changes."""
 STALE_SECONDS = 1.5
 """An end of a call is in LastCall (whole seconds) when that is later than the end less this."""
 COMPLETED_SECONDS = 0.05
@@ -435,7 +437,7 @@ class Floor:
             if offer.has_rung or at is None:
                 self._let_go(caller, agent)
             else:
-                offer.is_over, offer.until = True, min(offer.until, at + timedelta(seconds=LEAVING_SECONDS))
+                offer.is_over, offer.until = True, min(offer.until, at + timedelta(seconds=SEEN_SECONDS))
                 self._unring(caller, agent)
                 self._stir(telephone, caller)
         return changed

@@ -297,6 +297,32 @@ async def test_events_later_than_rows_are_waited_for() -> None:
             assert listener.ami.counts["drift"] == 0
 
 
+async def test_a_pbx_that_loses_doubles_and_lies_is_seen_rightly_in_the_end() -> None:
+    async with Simulator(seed=7) as simulator:
+        pbx = QueuePbx(simulator, simulator.ami_port, simulator.username, simulator.password)
+        for extension in range(1010, 1020):
+            await pbx.add("red", f"PJSIP/{extension}")
+
+        def is_seen_rightly() -> bool:
+            queue = simulator.pbx.queues.by_name["red"]
+            seen = {told.interface: (int(told.state), told.paused) for told in listener.ami.floor.members}
+            true = {name: (int(member.status), member.paused) for name, member in queue.members.items()}
+            waiting = {caller.channel.id for caller in queue.callers}
+            return seen == true and {told.caller for told in listener.ami.floor.callers} == waiting
+
+        async with listening(pbx.listener(replace(OFTEN, resync_seconds=0.1, ping_seconds=0.1))) as listener:
+            faults = simulator.faults
+            faults.ami_events_lost = faults.ami_events_doubled = faults.ami_lies = 0.15
+            for _ in range(12):
+                await pbx.call("red", 0.8)
+                await pbx.do("QueuePause", Queue="red", Interface="PJSIP/1010", Paused="true")
+                await pbx.do("QueuePause", Queue="red", Interface="PJSIP/1010", Paused="false")
+            faults.ami_events_lost = faults.ami_events_doubled = faults.ami_lies = 0.0
+            await listener.until(lambda: listener.is_exact and is_seen_rightly(), seconds=15)
+            assert listener.ami.counts["drift"] + listener.ami.counts["malformed"] > 0
+            await listener.until(lambda: len(listener.free("red")) == 10, seconds=15)
+
+
 async def test_a_pbx_that_is_restarted_is_another_one(pbx: QueuePbx) -> None:
     await pbx.add("red", ANNA)
     async with listening(pbx.listener()) as listener:

@@ -1,4 +1,4 @@
-"""The composition root: configuration -> store, ARI, engine -> api, and the life of the process around them.
+"""The composition root: configuration -> store, ARI, AMI, engine -> api, and the life of the process around them.
 
 Root tasks fail together: when one ends that should not, all end and so does the process, for systemd to start
 it again; the next start adopts the calls it left. Only the engine ends by itself, when it has drained.
@@ -29,11 +29,13 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from dialer_engine import __version__, api, log, metrics
 from dialer_engine import config as configuration
+from dialer_engine.ami import Ami
 from dialer_engine.archive import Archive
 from dialer_engine.ari import Ari, AriConfig, AriEvent, AriState
 from dialer_engine.config import Config
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.core.model import AttemptId
+from dialer_engine.core.told import Disposed, Told
 from dialer_engine.engine import Engine, EngineSettings
 from dialer_engine.errors import ConfigError, DialerError, Problem, Replaced, Unavailable
 from dialer_engine.store import Store
@@ -98,37 +100,49 @@ async def _run_on(redis_url: str, listener: socket.socket, config: Config, optio
         if options.api_only:
             await _ApiAlone(config, options, store, counted).live(listener)
             return
-        engine, ari = _compose(config, store, counted)
+        engine, ari, ami = _compose(config, store, counted)
         counted.watch_live(lambda: engine.live)
         # When a root task fails, both ports are closed before the attempts' tasks are cancelled: nothing can be hung
         # up or settled by an engine that is falling down, and the next start (or the twin) finds all as it was.
         async with ari:
-            await _Daemon(config, options, store, engine, counted).live(ari, listener)
+            await _Daemon(config, options, store, engine, counted).live(ari, ami, listener)
     finally:
         await store.close()
 
 
-def _compose(config: Config, store: Store, counted: metrics.Metrics) -> tuple[Engine, Ari]:
-    """The engine, and the ARI client that it has been given and that we run."""
+def _compose(config: Config, store: Store, counted: metrics.Metrics) -> tuple[Engine, Ari, Ami | None]:
+    """The engine, and the clients of ARI and AMI that it has been given and that we run."""
     to = config.ari
     address = AriConfig(to.url, to.username, to.password.get_secret_value(), to.app)
-    made: list[Ari] = []
+    aris: list[Ari] = []
+    amis: list[Ami] = []
 
     def connect(on_event: Callable[[AriEvent], None], on_state: Callable[[AriState], None]) -> Ari:
         # Local/ channels belong to no endpoint that could be followed: they are found among all channels.
         watch_all = any(trunk.is_local for trunk in config.trunk_table().values())
-        made.append(Ari(address, on_event, on_state, watch_all=watch_all))
-        return made[0]
+        aris.append(Ari(address, on_event, on_state, watch_all=watch_all))
+        return aris[0]
+
+    def watch(hear: Callable[[Told | Disposed], None], changed: Callable[[], None]) -> Ami:
+        amis.append(
+            Ami(config.ami, hear=hear, changed=changed, clock=_now, rules=config.queues, metrics=counted)
+        )
+        return amis[0]
 
     engine = Engine(
         _engine_settings(config),
         store,
         connect,
-        clock=lambda: datetime.now(UTC),
+        clock=_now,
         new_id=lambda: AttemptId(f"a{secrets.token_hex(10)}"),  # of one width; the far half begins with f
         metrics=counted,
+        watch=watch if config.ami.secret else None,
     )
-    return engine, made[0]
+    return engine, aris[0], next(iter(amis), None)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _engine_settings(config: Config) -> EngineSettings:
@@ -137,6 +151,8 @@ def _engine_settings(config: Config) -> EngineSettings:
         trunks=config.trunk_table(),
         default_trunk=config.default_trunk,
         numbers=config.numbers.policy(),
+        app=config.ari.app,
+        queue_context=config.dialing.queue_context,
     )
 
 
@@ -162,13 +178,17 @@ class _Daemon:
         self._metrics = counted
         self._systemd = Systemd()
         self._stops = 0
+        self._ami: Ami | None = None
 
-    async def live(self, ari: Ari, listener: socket.socket) -> None:
+    async def live(self, ari: Ari, ami: Ami | None, listener: socket.socket) -> None:
         """Until the engine has drained, or a root task fails (ExceptionGroup)."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._ami = ami
+        if ami is None:
+            _log.info("queues not watched", reason="ami.secret is not set: campaigns for queues wait")
         housekeeping = self._housekeeping()
         housekeeping.start()
         try:
@@ -178,6 +198,7 @@ class _Daemon:
                     for name, service in (
                         ("api", self._serve(listener)),
                         ("ari", ari.run()),
+                        *([("ami", ami.run())] if ami else []),
                         ("wake-ups", self._store.listen(lambda _: self._engine.wake())),
                         ("watchdog", self._feed_watchdog()),
                     )
@@ -217,6 +238,8 @@ class _Daemon:
             if fresh is not None:
                 self._config = fresh
                 self._engine.take(_engine_settings(fresh))
+                if self._ami is not None:
+                    self._ami.take(fresh.queues)
 
     async def _feed_watchdog(self) -> None:
         """Only while the engine makes passes: a daemon that answers HTTP but does not dial is restarted."""

@@ -26,6 +26,7 @@ BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8)  # between attempts while a port is away;
 RECORD_RETRY_SECONDS = 3.0  # then the callee is not kept waiting: only a crash now would lose what he said
 PLAY_RETRY_SECONDS = 3.0  # then the medium is left out
 STOP_RETRY_SECONDS = 1.0  # then it plays to its end behind the callee's choice
+ENQUEUE_RETRY_SECONDS = 30.0  # then the flow fails: he hears nothing meanwhile
 HANGUP_RETRY_SECONDS = 30.0  # then the engine's own deadlines have to end the channel
 GONE_SECONDS = 5.0  # the channel is gone: its HungUp must come in this time
 CHECK_SECONDS = 5.0  # how often Asterisk is asked whether a play is still on
@@ -47,6 +48,15 @@ class IvrChannel(Protocol):
         """
         ...
 
+    async def prepare(self, queue: str | None, timeout_seconds: int) -> None:
+        """What the dialplan has to know of who is sent to this queue (None: the campaign's); from now on what is
+        recorded says that he is there. May be called again."""
+        ...
+
+    async def enqueue(self) -> None:
+        """Send him there. Also good when he has gone there already."""
+        ...
+
     async def hangup(self) -> None: ...
 
 
@@ -61,10 +71,12 @@ async def run(
     record: Callable[[Position], Awaitable[None]],
     opt_out: Callable[[], Awaitable[None]],
     now: Callable[[], datetime],
-) -> FlowResult:
-    """Run the flow until it has hung up, the callee has, or it fails.
+    returned: str | None = None,
+) -> FlowResult | None:
+    """Run the flow until it has hung up, the callee has, or it fails; None: he has been sent to a queue.
 
-    `position` is None for a call that has just been answered, else the one last recorded (after a crash).
+    `position` is None for a call that has just been answered, else the one last recorded (after a crash). `returned`
+    is the QUEUESTATUS of one whom the queue has given back, and `position` that with which he was sent there.
     `Played` in the inbox carries the playback's id as Asterisk sent it. `now` gives the campaign's local time.
     While `opt_out` raises Unavailable it is tried again as long as the call lives, `record` for RECORD_RETRY_SECONDS;
     what could not be recorded then is recorded with the next step, or is in the result. Any other
@@ -79,7 +91,7 @@ async def run(
         record=record,
         opt_out=opt_out,
         now=now,
-    ).run(position)
+    ).run(position, returned)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -96,13 +108,16 @@ class _Run:
     recorded: Position | None = None  # the memory of what was recorded last
     timer: tuple[str, float] | None = None  # id, and when it fires by the loop's clock
 
-    async def run(self, position: Position | None) -> FlowResult:
+    async def run(self, position: Position | None, returned: str | None) -> FlowResult | None:
         if position is None:
             step = flows.begin(self.flow, self.attributes, now=self.now())
-        else:
+        elif returned is None:
             step = flows.resume(self.flow, position, self.attributes, now=self.now())
+        else:
+            step = flows.come_back(self.flow, position, returned, self.attributes, now=self.now())
         while True:
-            await self._carry_out(step)
+            if await self._carry_out(step):
+                return None
             if step.position.end:
                 return FlowResult.of(step.position)
             event = await self._next_event(step.position)
@@ -110,13 +125,16 @@ class _Run:
 
     # --- what is to be done ---
 
-    async def _carry_out(self, step: Step) -> None:
-        """Silence first, so that a pressed key is felt even while Redis is away; then record; then the rest."""
+    async def _carry_out(self, step: Step) -> bool:
+        """Silence first, so that a pressed key is felt even while Redis is away; then record; then the rest. True: he
+        has gone to a queue."""
         for action in step.actions:
             if isinstance(action, flows.StopPlay):
                 await self._stop_play(action)
+        if step.actions and isinstance(away := step.actions[-1], flows.Enqueue):
+            return await self._send_away(away, step.position)
         if not await self._keep(step.position):
-            return
+            return False
         for action in step.actions:
             match action:
                 case flows.Play():
@@ -127,6 +145,7 @@ class _Run:
                     await self._take_off(action)
                 case flows.HangUp():
                     await self._hang_up()
+        return False
 
     async def _keep(self, position: Position) -> bool:
         """Record it, if it says anything new; False when the callee hung up meanwhile: the rest is in the result."""
@@ -165,6 +184,28 @@ class _Run:
                 self.pending.append(flows.Done(action.id))
         except Rejected:
             self.pending.append(flows.Done(action.id, ok=False))
+
+    async def _send_away(self, action: flows.Enqueue, position: Position) -> bool:
+        """Recorded, before he goes, is that he has gone: who is found in our hands all the same after a crash is sent
+        again, and who is in the queue is left there."""
+
+        def prepare() -> Awaitable[None]:
+            return self.channel.prepare(action.queue, action.timeout_seconds)
+
+        try:
+            if await self._until_done(prepare, seconds=ENQUEUE_RETRY_SECONDS):
+                self.recorded = None
+                if not await self._keep(position):
+                    return False
+                if await self._until_done(self.channel.enqueue, seconds=ENQUEUE_RETRY_SECONDS):
+                    return True
+        except Rejected as exc:
+            self.pending.append(flows.Failed(f"the queue cannot be reached: {exc}"))
+        except NotFound:
+            await self._wait_for_hang_up()
+        else:
+            self.pending.append(flows.Failed("Asterisk takes no orders"))
+        return False
 
     async def _hang_up(self) -> None:
         with suppress(Rejected, NotFound):

@@ -102,19 +102,19 @@ TRANSITIONS: dict[Phase, dict[Event, Phase]] = {
         **_ENDS,
     },
     Phase.QUEUED: {
-        **_stay(Phase.QUEUED, *_ALWAYS, Event.QUEUE_TIMED_OUT),
+        **_stay(Phase.QUEUED, *_ALWAYS, Event.ANSWERED, Event.QUEUE_TIMED_OUT),
         Event.ENTERED: Phase.ANSWERED,
         Event.CONNECTED: Phase.CONNECTED,
         **_ENDS,
     },
     Phase.HANDED_OVER: {
-        **_stay(Phase.HANDED_OVER, *_ALWAYS),
+        **_stay(Phase.HANDED_OVER, *_ALWAYS, Event.ANSWERED),
         Event.ENTERED: Phase.ANSWERED,
         Event.CONNECTED: Phase.CONNECTED,
         **_ENDS,
     },
     Phase.CONNECTED: {
-        **_stay(Phase.CONNECTED, *_ALWAYS, Event.CONNECTED),
+        **_stay(Phase.CONNECTED, *_ALWAYS, Event.ANSWERED, Event.CONNECTED),
         Event.ENTERED: Phase.ANSWERED,
         **_ENDS,
     },
@@ -134,6 +134,7 @@ _FLAG: dict[Event, str] = {
     Event.REFUSED: "refused",
     Event.PROGRESS: "early_media",
     Event.ENTERED: "entered",
+    Event.LEFT: "queued",
     Event.QUEUE_TIMED_OUT: "queue_timed_out",
     Event.TIMED_OUT: "timed_out",
     Event.CANCELLED: "cancelled_by_us",
@@ -158,8 +159,10 @@ class Call:
     far_sip_code: int | None = None
     far_dial_status: str | None = None
     checked_at: datetime | None = None
+    back_at: datetime | None = None  # when a queue, or another place of the dialplan, gave it back
     early_media: bool = False
     entered: bool = False
+    queued: bool = False
     queue_timed_out: bool = False
     timed_out: bool = False
     cancelled_by_us: bool = False
@@ -183,6 +186,15 @@ class Call:
     @property
     def was_answered(self) -> bool:
         return self.times.answered_at is not None
+
+    @property
+    def was_connected(self) -> bool:
+        return self.times.connected_at is not None
+
+    @property
+    def is_away(self) -> bool:
+        """It is in the dialplan's hands, where nothing of ours may touch it."""
+        return self.phase in (Phase.QUEUED, Phase.HANDED_OVER, Phase.CONNECTED)
 
     @property
     def ended(self) -> bool:
@@ -240,6 +252,8 @@ class Call:
             self.forbidden = value or "forbidden"
         elif event is Event.ALIVE:
             self.checked_at = at
+        elif event is Event.ENTERED and self.is_away:
+            self.back_at = at
 
     def _take_codes(self, cause: int | None, sip_code: int | None, dial_status: str | None) -> None:
         if cause is not None:
@@ -364,14 +378,15 @@ def _verdict(call: Call, ivr: IvrResult | None) -> _Verdict:
         return Status.TERMINATED, _said(ivr)
     if call.pbx_lost:
         return Status.RS_ERROR, "PBX_LOST"
-    if call.unknown or not call.ended:
+    if (call.unknown and not call.was_connected) or not call.ended:
         return Status.RS_ERROR, "UNKNOWN"
     return _answered(call, ivr) if call.was_answered else _unanswered(call)
 
 
 def _is_complete(call: Call, ivr: IvrResult | None) -> bool:
     """The flow had come to its end in our hands: nothing that was lost afterwards can matter."""
-    return ivr is not None and ivr.completed and call.ended_in is Phase.ANSWERED and not call.queue_timed_out
+    served = call.was_connected or not call.queued
+    return ivr is not None and ivr.completed and call.ended_in is Phase.ANSWERED and served
 
 
 def _said(ivr: IvrResult | None) -> str | None:
@@ -379,12 +394,10 @@ def _said(ivr: IvrResult | None) -> str | None:
 
 
 def _answered(call: Call, ivr: IvrResult | None) -> _Verdict:
-    if call.times.connected_at is not None or call.ended_in is Phase.HANDED_OVER:
+    if call.was_connected or call.ended_in is Phase.HANDED_OVER:
         return Status.TERMINATED, _said(ivr)
-    if call.queue_timed_out:
-        return Status.RS_TIMEOUT, _said(ivr)
-    if call.ended_in is Phase.QUEUED:
-        return Status.RS_LOST, _said(ivr)
+    if call.queued:
+        return (Status.RS_TIMEOUT if call.queue_timed_out else Status.RS_LOST), _said(ivr)
     if not call.entered and call.deaf:
         # It waited in the dialplan while we were away. What its callee has heard nobody knows, an apology perhaps;
         # so no plain rule rings him again. Had we been there all the time, he hung up at once.
@@ -449,7 +462,8 @@ def _overridden(value: str, status: Status) -> _Verdict:
 def next_deadline(call: Call, dial_timeout_seconds: float, max_call_duration_seconds: float) -> datetime | None:
     """When to look after the call if nothing is heard of it; None: nothing to look after, the lease is the net.
 
-    Before the answer: the ring's end and GRACE_SECONDS. In the IVR: the longest call, which is then hung up.
+    Before the answer: the ring's end and GRACE_SECONDS. In the IVR: the longest call, which is then hung up; what
+    went before an agent's talk does not count.
     In the queue or with an agent: the same, but Asterisk is only asked, and ALIVE puts it off by CHECK_SECONDS.
     """
     match call.phase:
@@ -458,7 +472,7 @@ def next_deadline(call: Call, dial_timeout_seconds: float, max_call_duration_sec
         case Phase.SENT | Phase.RINGING:
             start, seconds = call.times.originated_at, dial_timeout_seconds + GRACE_SECONDS
         case Phase.ANSWERED:
-            return _later(call.times.answered_at, max_call_duration_seconds)
+            return _later(call.back_at or call.times.answered_at, max_call_duration_seconds)
         case Phase.QUEUED | Phase.HANDED_OVER | Phase.CONNECTED:
             start, seconds = call.times.answered_at, max_call_duration_seconds
         case _:

@@ -1,22 +1,19 @@
-"""One attempt: a call driven from its slot to its end, and never settled here.
+"""One attempt: the facts of a call, fed the moment its events arrive; what is done about them is the driver's.
 
-What became of the call is read from the facts (`Attempt.call`, `said`, `verdict`) by its owner when the
-task is done, however it is done: so a cancellation at any await, or before the first step, settles exactly once.
-Events are fed into the facts the moment they arrive, not when the task gets to run; the task only looks.
+What became of the call is read from the facts (`Attempt.call`, `said`, `stay`, `verdict`) by its owner when the
+driver's task is done, however it is done: so a cancellation at any await, or before the first step, settles exactly
+once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
-from dialer_engine import ivr, log
 from dialer_engine.ari import (
     AriEvent,
     AriState,
@@ -27,30 +24,24 @@ from dialer_engine.ari import (
     ChannelUserevent,
     Dial,
     HangupReason,
-    NotSent,
     PlaybackFinished,
     StasisEnd,
     StasisStart,
 )
-from dialer_engine.core import compliance
 from dialer_engine.core import flow as flows
-from dialer_engine.core.call import Call, Event, Phase, next_deadline
-from dialer_engine.core.compliance import Number, NumberPolicy
+from dialer_engine.core.call import Call, Event, Phase
+from dialer_engine.core.compliance import Number
 from dialer_engine.core.model import AttemptId, Campaign, Due, Trunk
-from dialer_engine.core.schedule import may_start, opening
-from dialer_engine.errors import Invalid, NotFound, Rejected, Unavailable
-from dialer_engine.store import Store
-from dialer_engine.store.records import DoNotCall, ProgressKind, SentKind
-
-STALE_SECONDS = 15.0
-"""An older permission to send counts no more. Leases last longer, and Redis answers sooner or not at all."""
-ASK_AGAIN_SECONDS = 1.0
-"""Between two questions to a PBX that does not answer, or that has been told to hang up."""
+from dialer_engine.core.queued import Stay
+from dialer_engine.core.told import Connected, Told
 
 OTHER_SOCKET_SECONDS = 0.25
 """Two sockets have no order between them: so long what is late on one is waited for."""
 
-_log = log.get("attempt")
+QUEUE_EXIT = "queue-exit"
+"""The first argument with which the shipped dialplan gives a call back."""
+UNDER_WAY = frozenset({"", "RINGING", "PROGRESS", "PROCEEDING"})
+"""Dial statuses of a leg that is neither up nor over."""
 
 
 class Pbx(Protocol):
@@ -76,6 +67,9 @@ class Pbx(Protocol):
     async def play(self, channel_id: str, media: Sequence[str], playback_id: str) -> None: ...
     async def stop_playback(self, playback_id: str) -> bool: ...
     async def is_playing(self, playback_id: str) -> bool: ...
+    async def set_variables(self, channel_id: str, variables: Mapping[str, str]) -> None: ...
+    async def get_variable(self, channel_id: str, name: str) -> str | None: ...
+    async def continue_in_dialplan(self, channel_id: str, *, context: str, extension: str) -> None: ...
 
 
 class Verdict(StrEnum):
@@ -104,14 +98,21 @@ class Attempt:
     call: Call = field(default_factory=Call)
     position: flows.Position | None = None
     flow_result: flows.FlowResult | None = None
+    stay: Stay | None = None  # in a queue, once it was sent there
+    returned: str | None = None  # QUEUESTATUS of one that the queue gave back, until its flow goes on
+    offered: bool = False  # an agent's telephone rings for it
+    over: bool = False  # it will not start after all, or has ended and AMI's last word is waited for
+    announced: bool = False  # that it has reached an agent
     verdict: Verdict = Verdict.SETTLE
     legs: dict[str, bool] = field(default_factory=dict)  # dialed by the far half of a Local/ channel; over?
     posting: bool = False  # the originate is out and unanswered
     looking: bool = False  # somebody asks Asterisk about it
     heard_at: float = 0.0  # the last event, by the loop's clock
     heard: bool = False  # the trunk has shown that it works, or not
+    answered_pbx_at: datetime | None = None  # by Asterisk's clock
     inbox: asyncio.Queue[flows.Event] = field(default_factory=asyncio.Queue)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    watch: Callable[[Attempt], None] = lambda _: None  # told after every change
 
     @property
     def far_id(self) -> str:
@@ -125,12 +126,24 @@ class Attempt:
             return flows.FlowResult.of(self.position)
         return self.flow_result
 
+    @property
+    def is_unserved(self) -> bool:
+        """Is an agent still to be found for it? From the claim on, in the IVR, in the queue; not while one is rung."""
+        call = self.call
+        had = call.was_connected or call.phase is Phase.HANDED_OVER
+        return not (had or call.ended or self.offered or self.over)
+
+    def to_fields(self) -> dict[str, str]:
+        """The facts as Redis keeps them beside the position."""
+        return {**self.call.to_fields(), **(self.stay.to_fields() if self.stay else {})}
+
     def feed(self, event: Event, at: datetime, **facts: int | str | bool | None) -> bool:
         """Take what has happened into the facts and let the task look at them."""
         taken = self.call.feed(event, at, **facts)  # type: ignore[arg-type]
         if taken and self.call.ended:
             self._tell_flow_of_end()
         self.changed.set()
+        self.watch(self)
         return taken
 
     def _tell_flow_of_end(self) -> None:
@@ -139,6 +152,8 @@ class Attempt:
             asyncio.get_running_loop().call_later(OTHER_SOCKET_SECONDS, self.inbox.put_nowait, flows.HungUp())
         else:
             self.inbox.put_nowait(flows.HungUp())
+
+    # --- what ARI says ---
 
     def hear(self, event: AriEvent, at: datetime) -> None:
         """What Asterisk says about our channel, or about what is behind a Local/ one, as an event of the call."""
@@ -150,7 +165,7 @@ class Attempt:
             case ChannelStateChange():
                 self._hear_state(event, at)
             case StasisStart() if event.channel.state == "Up":
-                self.feed(Event.ENTERED, at)
+                self._hear_entry(event, at)
             case ChannelDestroyed():
                 self._hear_end(event, at)
             case ChannelUserevent(eventname="CALLSTATUS"):
@@ -160,7 +175,7 @@ class Attempt:
             case PlaybackFinished():
                 self.inbox.put_nowait(flows.Played(event.playback.id, ok=event.playback.state != "failed"))
             case StasisEnd():
-                self.inbox.put_nowait(flows.HungUp())  # no flow of ours sends a call on yet: it is over
+                self._hear_exit(event)
             case _:
                 pass  # of no consequence for a call
 
@@ -169,10 +184,29 @@ class Attempt:
         if event.channel.state == "Ringing":
             self.feed(Event.RINGING, at, far=far)
         elif event.channel.state == "Up" and not far:
-            self.feed(Event.ANSWERED, at)
+            self._hear_answer(event.at, at)
+
+    def _hear_answer(self, pbx_at: datetime | None, at: datetime) -> None:
+        self.answered_pbx_at = self.answered_pbx_at or pbx_at
+        self.feed(Event.ANSWERED, at)
+
+    def _hear_entry(self, event: StasisStart, at: datetime) -> None:
+        if self.call.is_away:
+            is_ours = event.args[:1] == (QUEUE_EXIT,) and len(event.args) > 2
+            self.come_back(event.args[2] if is_ours else "", at)
+        self.feed(Event.ENTERED, at)
+
+    def _hear_exit(self, event: StasisEnd) -> None:
+        """It left our application: to where we sent it, or it is over."""
+        if not self.call.is_away:
+            self.inbox.put_nowait(flows.HungUp())
+        elif self.stay is not None:
+            self.stay.since_pbx = self.stay.since_pbx or event.at
 
     def _hear_end(self, event: ChannelDestroyed, at: datetime) -> None:
         def end() -> None:
+            if self.call.phase is Phase.QUEUED and not far:
+                self._end_wait(at)
             self.feed(Event.GONE, at, cause=event.cause, sip_code=event.tech_cause, far=far)
 
         far = event.channel_id != self.id
@@ -183,6 +217,11 @@ class Attempt:
         waits = self.call.far_cause is None or not all(self.legs.values())
         if self.trunk.is_local and not far and not self.call.was_answered and waits:
             # The leg behind it knows the cause, and its end may come a little later.
+            asyncio.get_running_loop().call_later(OTHER_SOCKET_SECONDS, end)
+        elif self.call.phase is Phase.QUEUED and not far:
+            # AMI may still have to tell that an agent had him, or that his time was over.
+            self.over = True
+            self.watch(self)
             asyncio.get_running_loop().call_later(OTHER_SOCKET_SECONDS, end)
         else:
             end()
@@ -198,296 +237,61 @@ class Attempt:
                 self.feed(Event.PROGRESS, at, far=far)
             case "ANSWER":
                 if not far:
-                    self.feed(Event.ANSWERED, at)
+                    self._hear_answer(event.at, at)
             case "PROCEEDING":
                 pass
             case status:
                 self.feed(Event.DIAL_ENDED, at, dial_status=status, far=far)
 
+    # --- in a queue ---
 
-class _NotOurs(Exception):
-    """Another daemon drives this call now."""
-
-
-@dataclass(slots=True)
-class Driver:
-    """Carries attempts through. It holds the ports, the attempt holds the facts."""
-
-    store: Store
-    pbx: Pbx
-    owner: str
-    policy: NumberPolicy
-    clock: Callable[[], datetime]
-    halted: Callable[[Attempt], bool]  # may nothing of its campaign start any more?
-    sent: Callable[[], None]  # Asterisk takes originates
-    unsent: Callable[[NotSent], None]  # or does not
-
-    async def drive(self, attempt: Attempt) -> None:
-        """From the slot, or from where a dead process left it, to the end of the call."""
-        if attempt.adopted:
-            await self.look(attempt)
+    def leave_for(self, queue: str, timeout_seconds: int, at: datetime) -> None:
+        """We are about to send it there; said again it changes nothing."""
+        if self.call.phase is not Phase.ANSWERED:
+            return
+        if self.stay is None:
+            heard = self.position is not None and self.flow.has_played(self.position.path)
+            since = at if heard else self.call.times.answered_at or at
+            self.stay = Stay(queue, timeout_seconds, since, at, None if heard else self.answered_pbx_at)
         else:
-            await self._send(attempt)
-        try:
-            await self._follow(attempt)
-        except _NotOurs:
-            attempt.verdict = Verdict.LEAVE
-            _log.warning("taken over by another daemon", attempt=attempt.id)
+            self.stay.go_on_in(queue, timeout_seconds, at)
+        self.feed(Event.LEFT, at)
 
-    # --- before the call ---
-
-    async def _send(self, attempt: Attempt) -> None:
-        """Mark it sent, then originate, once; whatever fails before that releases or settles it."""
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, attempt.slot_at - loop.time()))
-        endpoint = self._endpoint(attempt)
-        asked = self.clock()
-        if endpoint is None or attempt.call.ended or not await self._may_send(attempt):
+    def hear_agents_leg(self, event: Dial, at: datetime) -> None:
+        """ARI tells of the telephones that the queue rings for it, too: the connect is known without AMI."""
+        if self.call.phase is not Phase.QUEUED or self.stay is None or event.dialstatus in UNDER_WAY:
             return
-        await asyncio.sleep(max(0.0, attempt.departure(loop.time()) - loop.time()))
-        # Had we been frozen since then, somebody else may have taken the call over and settled it.
-        stale = (self.clock() - asked).total_seconds() > STALE_SECONDS
-        if stale or not self._may_start(attempt):
+        self.stay.answered_at = at if event.dialstatus == "ANSWER" else None
+        if self.stay.answered_at:
+            self.stay.interface = event.peer.name.rpartition("-")[0]
+
+    def hear_queue(self, told: Told, *, offered: bool, pbx_offset: timedelta) -> None:
+        """What AMI says about it as a caller; `offered`: does an agent's telephone ring for it now?"""
+        self.offered = offered
+        if self.stay is not None:
+            self.stay.take(told, pbx_offset)
+            # Told late, of one that is back, it says only who it was.
+            if isinstance(told, Connected) and self.call.phase is not Phase.ANSWERED:
+                self.feed(Event.CONNECTED, told.at)
+        self.watch(self)
+
+    def come_back(self, queue_status: str, at: datetime) -> None:
+        """The queue gives it back, into our hands. Keys that were pressed there meant nothing."""
+        self.inbox = asyncio.Queue()
+        self.returned = queue_status
+        if self.call.phase is Phase.QUEUED:
+            if queue_status == "TIMEOUT":
+                self.feed(Event.QUEUE_TIMED_OUT, at)
+            elif queue_status == "CONTINUE":
+                self.feed(Event.CONNECTED, (self.stay and self.stay.answered_at) or at)
+        if self.stay is not None:
+            self.stay.come_back(at, talked=self.call.was_connected)
+
+    def _end_wait(self, at: datetime) -> None:
+        """It has ended in the queue, as far as AMI has told: with an agent after all, at its time-out, or before."""
+        if self.stay is None:
             return
-        attempt.call.dial_timeout_seconds = attempt.campaign.dial_timeout_seconds
-        attempt.feed(Event.MARK_SENT, self.clock())
-        attempt.posting = True
-        try:
-            await self.pbx.originate(
-                attempt.id,
-                endpoint=endpoint,
-                caller_id=attempt.campaign.caller_id,
-                timeout_seconds=attempt.campaign.dial_timeout_seconds,
-                other_channel_id=attempt.far_id if attempt.trunk.is_local else None,
-            )
-        except Rejected as exc:
-            attempt.feed(Event.REFUSED, self.clock())
-            _log.info("originate refused", attempt=attempt.id, trunk=attempt.trunk.name, reason=str(exc))
-        except NotSent as exc:
-            attempt.verdict = Verdict.RELEASE
-            self.unsent(exc)
-        except Unavailable as exc:
-            # Perhaps it rings now. It is never sent again: events, or the deadline's question, tell its fate.
-            _log.warning("originate in doubt", attempt=attempt.id, reason=str(exc))
-        else:
-            self.sent()
-        finally:
-            attempt.posting = False
-
-    def _endpoint(self, attempt: Attempt) -> str | None:
-        number = attempt.number
-        try:
-            compliance.normalise(
-                number.submitted, self.policy
-            )  # its row may have been rewritten since it was read
-            return compliance.dial(attempt.trunk, number.dialed, identity=number.identity, policy=self.policy)
-        except Invalid as exc:
-            attempt.feed(Event.FORBIDDEN, self.clock(), value=exc.problems[0].reason)
-            return None
-
-    async def _may_send(self, attempt: Attempt) -> bool:
-        """The last look before the telephone rings: the period, then (in one script) the rest.
-
-        The record says SENT after it. The call stays CLAIMED until the originate goes out, and what is CLAIMED at
-        its end is released: we know that nothing was sent.
-        """
-        if not self._may_start(attempt) or not self.pbx.connected:
-            return False
-        now = self.clock().timestamp()
-        reply = await self.store.calls.mark_sent(attempt.id, owner=self.owner, now=now)
-        match reply.kind:
-            case SentKind.OK:
-                return True
-            case SentKind.FORBIDDEN:
-                attempt.feed(Event.FORBIDDEN, self.clock(), value=reply.reason)
-            case SentKind.STOPPED:
-                pass
-            case SentKind.GONE:
-                attempt.verdict = Verdict.LEAVE  # another daemon has taken it over
-        return False
-
-    def _may_start(self, attempt: Attempt) -> bool:
-        now = self.clock()
-        return not self.halted(attempt) and may_start(opening(attempt.campaign.active_period, now), now)
-
-    # --- while it lives ---
-
-    async def _follow(self, attempt: Attempt) -> None:
-        call = attempt.call
-        noted: Phase | None = None
-        while not call.ended and call.phase is not Phase.CLAIMED and attempt.verdict is Verdict.SETTLE:
-            attempt.changed.clear()
-            if call.phase is Phase.ANSWERED and call.entered and attempt.flow_result is None:
-                await self._converse(attempt)
-            elif call.phase is Phase.RINGING and noted is not Phase.RINGING:
-                noted = Phase.RINGING
-                await self._note(attempt)
-            elif not await self._changed(attempt):
-                await self._overdue(attempt)
-
-    async def _note(self, attempt: Attempt) -> None:
-        """What a ringing call has shown so far. Not worth a wait: Asterisk can be asked after a crash."""
-        with suppress(Unavailable):
-            await self._record(attempt, attempt.call.to_fields())
-
-    async def _record(self, attempt: Attempt, fields: Mapping[str, str]) -> None:
-        """Raises _NotOurs when another daemon has taken the call over: we were frozen, or cut off from Redis.
-
-        A record that Redis has lost is no reason to leave the callee alone: the call goes on, its result is logged.
-        """
-        now = self.clock().timestamp()
-        kind = await self.store.calls.progress(attempt.id, fields, owner=self.owner, now=now)
-        if kind is ProgressKind.OTHER:
-            raise _NotOurs
-        if kind is ProgressKind.GONE:
-            _log.error("attempt lost by redis", attempt=attempt.id)
-
-    async def _changed(self, attempt: Attempt) -> bool:
-        """Wait for news; False when the deadline came first."""
-        campaign = attempt.campaign
-        deadline = next_deadline(
-            attempt.call, campaign.dial_timeout_seconds, campaign.max_call_duration_seconds
-        )
-        seconds = None if deadline is None else max(0.0, (deadline - self.clock()).total_seconds())
-        try:
-            async with asyncio.timeout(seconds):
-                await attempt.changed.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def _overdue(self, attempt: Attempt) -> None:
-        """Nothing was heard for too long: ask, and end what should have ended."""
-        phase = attempt.call.phase
-        await self.look(attempt)
-        if attempt.call.phase is not phase:
-            return  # the deadline was that of a ring, and it has been answered: nobody had told
-        now = self.clock()
-        match phase:
-            case Phase.SENT | Phase.RINGING:
-                attempt.feed(Event.TIMED_OUT, now)
-                await self._hang_up(attempt, "no_answer")
-            case Phase.ANSWERED:
-                attempt.feed(Event.CANCELLED, now)
-                await self._hang_up(attempt, "normal")
-            case Phase.QUEUED | Phase.HANDED_OVER | Phase.CONNECTED:
-                attempt.feed(Event.ALIVE, now)
-            case Phase.CLAIMED | Phase.ENDED:
-                pass
-
-    async def _hang_up(self, attempt: Attempt, reason: HangupReason) -> None:
-        """Order the end and give its event a moment; the caller looks again."""
-        with suppress(Unavailable, Rejected, NotFound):
-            await self.pbx.hangup(attempt.id, reason)
-        await self._ended_soon(attempt)
-
-    async def _ended_soon(self, attempt: Attempt) -> bool:
-        """Has it ended, or does it within a moment?"""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ASK_AGAIN_SECONDS):
-                while not attempt.call.ended:
-                    attempt.changed.clear()
-                    await attempt.changed.wait()
-        return attempt.call.ended
-
-    async def look(self, attempt: Attempt) -> None:
-        """Ask Asterisk what has become of the channel, as often as it takes; for calls whose events were missed.
-
-        The attempt is registered before, so an event that overtakes the answer is not lost. Subscribing again
-        does no harm and brings the events of a channel whose application Asterisk had forgotten.
-        """
-        if attempt.looking:
-            return
-        attempt.looking = True
-        try:
-            await self._look(attempt)
-        finally:
-            attempt.looking = False
-
-    async def _look(self, attempt: Attempt) -> None:
-        while not attempt.call.ended:
-            try:
-                snapshot = await self.pbx.channel(attempt.id)
-                if snapshot is not None and self.pbx.connected:
-                    await self.pbx.subscribe(f"channel:{attempt.id}")
-                break
-            except (NotFound, Rejected, Unavailable):  # not found: it ended between the two questions
-                await asyncio.sleep(ASK_AGAIN_SECONDS)
-        else:
-            return
-        now = self.clock()
-        if snapshot is None:
-            ours = attempt.call.timed_out or attempt.call.cancelled_by_us
-            attempt.feed(Event.GONE if ours else Event.UNKNOWN, now)
-        elif snapshot.state == "Up":
-            attempt.feed(Event.ANSWERED, now)
-            if snapshot.dialplan.app_name == "Stasis":
-                attempt.feed(Event.ENTERED, now)
-        elif snapshot.state == "Ringing":
-            attempt.feed(Event.RINGING, now)
-
-    # --- with the callee ---
-
-    async def _converse(self, attempt: Attempt) -> None:
-        """Run the flow; when it is over the call is, too, unless the callee was first."""
-        deadline = next_deadline(
-            attempt.call, attempt.campaign.dial_timeout_seconds, attempt.campaign.max_call_duration_seconds
-        )
-        seconds = None if deadline is None else max(0.0, (deadline - self.clock()).total_seconds())
-        try:
-            async with asyncio.timeout(seconds):
-                attempt.flow_result = await self._run_flow(attempt)
-        except TimeoutError:
-            attempt.feed(Event.CANCELLED, self.clock())
-            said = attempt.position or flows.Position(attempt.flow.start)
-            attempt.flow_result = flows.FlowResult.of(said)
-            _log.info("call too long", attempt=attempt.id)
-            await self._hang_up(attempt, "normal")
-        while not await self._ended_soon(attempt):
-            # The flow's own hang-up was ordered; when its end is not heard of, it is ordered again.
-            await self._hang_up(attempt, "normal")
-            await self.look(attempt)
-
-    async def _run_flow(self, attempt: Attempt) -> flows.FlowResult:
-        async def record(position: flows.Position) -> None:
-            attempt.position = position
-            await self._record(attempt, {**attempt.call.to_fields(), "position": position.to_json()})
-
-        zone = ZoneInfo(attempt.campaign.active_period.timezone)
-        return await ivr.run(
-            attempt.flow,
-            attempt.position,
-            attempt_id=attempt.id,
-            attributes={name: str(value) for name, value in attempt.attributes.items()},
-            channel=_Channel(self.pbx, attempt.id),
-            inbox=attempt.inbox,
-            record=record,
-            opt_out=lambda: opt_out(self.store, attempt, self.clock()),
-            now=lambda: self.clock().astimezone(zone),
-        )
-
-
-async def opt_out(store: Store, attempt: Attempt, now: datetime) -> None:
-    """The callee wants no more calls, of any campaign. Written twice it says the same."""
-    entry = DoNotCall(attempt.number.identity, reason="opt-out in a call", by=attempt.id, at=now.timestamp())
-    await store.do_not_call.add(entry)
-
-
-@dataclass(frozen=True, slots=True)
-class _Channel:
-    """The callee's channel as ivr wants it."""
-
-    pbx: Pbx
-    id: AttemptId
-
-    async def play(self, playback_id: str, media: Sequence[str]) -> None:
-        await self.pbx.play(self.id, media, playback_id)
-
-    async def stop_playback(self, playback_id: str) -> None:
-        await self.pbx.stop_playback(playback_id)
-
-    async def is_playing(self, playback_id: str) -> bool:
-        return await self.pbx.is_playing(playback_id)
-
-    async def hangup(self) -> None:
-        await self.pbx.hangup(self.id)
+        if self.stay.answered_at is not None:
+            self.feed(Event.CONNECTED, self.stay.answered_at)
+        elif self.stay.has_timed_out(at):
+            self.feed(Event.QUEUE_TIMED_OUT, at)

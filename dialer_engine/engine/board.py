@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from dialer_engine import log
 from dialer_engine.core.flow import Flow
-from dialer_engine.core.model import AttemptId, Campaign, CampaignId, TrunkName
+from dialer_engine.core.model import AttemptId, Campaign, CampaignId, EndpointType, TrunkName
 from dialer_engine.core.trunk import Brake
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.lanes import Lane, Line
+from dialer_engine.engine.scales import Scales
 from dialer_engine.metrics import Metrics
 
 _log = log.get("board")
@@ -29,6 +30,7 @@ class Board:
     attempts: dict[AttemptId, Attempt] = field(default_factory=dict)
     channels: dict[str, Attempt] = field(default_factory=dict)  # also by the far half of a Local/ channel
     claiming: set[AttemptId] = field(default_factory=set)  # asked for, not answered yet
+    scales: Scales = field(default_factory=Scales)
     store_trouble: str | None = "not yet asked"
     strays: bool = True  # Redis may hold attempts of ours that are not in `attempts`
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # `usable` holds what Redis knows
@@ -39,6 +41,7 @@ class Board:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     look: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)  # what lives, or is held, is the next start's
 
     def __post_init__(self) -> None:
         self.idle.set()
@@ -51,6 +54,12 @@ class Board:
         if attempt.trunk.is_local:
             self.channels[attempt.far_id] = attempt
         self._count(attempt, +1)
+        self.weigh(attempt)
+
+    def weigh(self, attempt: Attempt) -> None:
+        """After every change of its facts: a call that needs no agent any more makes room for another."""
+        if attempt.id in self.attempts and self.scales.weigh(attempt):
+            self.wake.set()
 
     def follow_leg(self, leg: str, attempt: Attempt) -> None:
         """What the far half of a Local/ channel dials knows the true cause."""
@@ -67,6 +76,7 @@ class Board:
         if attempt.trunk.name in self.lanes:
             self.lanes[attempt.trunk.name].unheard.discard(attempt.id)
         self._count(attempt, -1)
+        self.scales.take_off(attempt)
         self.wake.set()
         self._rest()
 
@@ -140,6 +150,20 @@ class Board:
             lane.unheard &= self.attempts.keys()
         for campaign, line in self.lines.items():
             line.own = of_campaign[campaign]
+        self.scales.weigh_all(self.attempts.values())
+
+    def hear_of_all(self, id: CampaignId, campaign: Campaign | None, live: int, served: int) -> None:
+        """How many calls of a campaign Redis counts, in every daemon; agents are only for those of queues."""
+        if campaign is not None and campaign.endpoint.type is EndpointType.QUEUE:
+            self.scales.hear_of_all(id, live, served, claiming=len(self.claiming))
+        else:
+            self.scales.hear_of_all(id, 0, 0, claiming=0)
+
+    def definition(self, campaign: CampaignId) -> Campaign | None:
+        """As it stands, or as it was when a call of it was claimed."""
+        if campaign in self.usable:
+            return self.usable[campaign][0]
+        return next((each.campaign for each in self.attempts.values() if each.campaign.id == campaign), None)
 
     def own_calls(self, campaign: CampaignId) -> int:
         return sum(attempt.campaign.id == campaign for attempt in self.attempts.values())

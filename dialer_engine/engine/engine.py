@@ -18,8 +18,12 @@ from dialer_engine.core.call import Event, Phase
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import AttemptId, CampaignId, Trunk, TrunkName
 from dialer_engine.core.pacing import Plan
-from dialer_engine.engine.attempt import Attempt, Driver, Pbx, Verdict
+from dialer_engine.core.told import Disposed, Told
+from dialer_engine.engine.attempt import Attempt, Pbx, Verdict
+from dialer_engine.engine.attendant import Attendant
 from dialer_engine.engine.board import Board
+from dialer_engine.engine.desk import Agents, Desk, NoAgents
+from dialer_engine.engine.driver import ASK_AGAIN_SECONDS, OUR_APP, Driver
 from dialer_engine.engine.following import Follower
 from dialer_engine.engine.lanes import Lane, Pace
 from dialer_engine.engine.passes import LEASE_SECONDS, Planner
@@ -60,10 +64,13 @@ class EngineSettings:
     trunks: Mapping[TrunkName, Trunk]
     default_trunk: TrunkName
     numbers: NumberPolicy
+    app: str = "dialer"
+    queue_context: str = "dialer-queue"
 
 
 class Engine:
-    """One daemon's dialing. `connect` makes the PBX port, given where to hand events and changes of connection."""
+    """One daemon's dialing. `connect` makes the PBX port, given where to hand events and changes of connection;
+    `watch` the view of queues and agents, given where to hand what is told and that anything has changed."""
 
     def __init__(
         self,
@@ -74,6 +81,7 @@ class Engine:
         clock: Callable[[], datetime],
         new_id: Callable[[], AttemptId],
         metrics: Metrics,
+        watch: Callable[[Callable[[Told | Disposed], None], Callable[[], None]], Agents] | None = None,
     ) -> None:
         self._owner = settings.owner
         self._store = store
@@ -85,11 +93,24 @@ class Engine:
         owner = settings.owner
         lanes = {name: Lane(trunk, Pace(trunk.calls_per_second)) for name, trunk in settings.trunks.items()}
         self._board = board = Board(lanes, metrics)
+        agents = watch(self.hear_queue, self.hear_queues_changed) if watch else NoAgents()
+        desk = Desk(agents, board, clock)
         self._driver = Driver(
-            store, pbx, owner, settings.numbers, clock, board.is_halted, self._sent, self._unsent
+            store,
+            pbx,
+            desk,
+            owner,
+            settings.app,
+            settings.queue_context,
+            settings.numbers,
+            clock,
+            board.is_halted,
+            self._sent,
+            self._unsent,
         )
-        self._settler = Settler(store, pbx, board, owner, clock, metrics)
-        self._planner = Planner(store, board, owner, clock, new_id, self._start, metrics)
+        self._attendant = Attendant(store, board, desk, self._driver, clock, self._errand)
+        self._settler = Settler(store, pbx, board, desk, owner, clock, metrics)
+        self._planner = Planner(store, board, desk, owner, clock, new_id, self._start, metrics)
         self._recovery = Recovery(store, board, owner, clock, self._start)
         self._follower = Follower(
             store,
@@ -128,6 +149,14 @@ class Engine:
         if board.store_trouble is not None:
             return f"Redis: {board.store_trouble}"
         return None if board.pbx_up else f"Asterisk: {getattr(self.pbx.state, 'reason', 'not connected')}"
+
+    def hear_queue(self, told: Told | Disposed) -> None:
+        """AMI tells of a caller, or of what an agent says of a call."""
+        self._attendant.hear(told)
+
+    def hear_queues_changed(self) -> None:
+        """AMI has anything new."""
+        self._attendant.hear_change()
 
     def wake(self) -> None:
         """Something in Redis may have changed: look sooner."""
@@ -196,6 +225,7 @@ class Engine:
         for attempt in self._board.attempts.values():
             if not attempt.call.ended and attempt.call.phase is not Phase.CLAIMED:
                 attempt.verdict = Verdict.LEAVE
+        self._board.leaving.set()
         left = list(self._driving.values())
         for task in left:
             task.cancel()
@@ -273,7 +303,7 @@ class Engine:
 
     async def _beat(self) -> None:
         now = self._clock().timestamp()
-        await self._store.calls.heartbeat(self._owner, now=now)
+        self._board.scales.alone = await self._store.calls.heartbeat(self._owner, now=now) == 1
         offset = await self._store.clock_offset_seconds(lambda: self._clock().timestamp())
         if abs(offset) > CLOCK_TOLERANCE_SECONDS:
             self._board.store_trouble = f"this host's clock is {offset:+.1f} s off Redis': set it right"
@@ -328,6 +358,9 @@ class Engine:
 
     def hear(self, event: AriEvent) -> None:
         """In the order of the wire, and into the facts at once."""
+        if isinstance(event, Dial) and (caller := self._board.attempts.get(AttemptId(event.caller_channel_id))):
+            self._attendant.hear_agents_leg(caller, event)
+            return
         attempt = self._board.channels.get(event.channel_id) or self._far_side(event)
         if attempt is None:
             if isinstance(event, StasisStart):
@@ -365,7 +398,7 @@ class Engine:
         while channel_id not in self._board.channels:
             try:
                 await self._recover()
-                if channel_id not in self._board.channels:
+                if channel_id not in self._board.channels and await self._is_in_our_hands(channel_id):
                     _log.warning("stray call hung up", channel=channel_id)
                     await self.pbx.hangup(channel_id)
             except Unavailable:
@@ -374,6 +407,11 @@ class Engine:
                 return
             else:
                 return
+
+    async def _is_in_our_hands(self, channel_id: str) -> bool:
+        """Who waits in a queue or talks to an agent is none of our business, though he came through us."""
+        snapshot = await self.pbx.channel(channel_id)
+        return snapshot is not None and snapshot.dialplan.app_name == OUR_APP
 
     def _sent(self) -> None:
         self._refusal_seconds = FIRST_REFUSAL_SECONDS
@@ -422,9 +460,11 @@ class Engine:
         self._errand(self._find_strays())
 
     async def _outages(self) -> None:
-        """While no events come, cut the lines that have rung long enough: an answer would not be heard."""
+        """Who got an agent without our being told is found. And while no events come, lines that have rung long enough
+        are cut: an answer would not be heard."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            self._attendant.tend()
             if self._board.pbx_up:
                 continue
             now = self._clock()
@@ -445,9 +485,16 @@ class Engine:
 
     def _start(self, attempt: Attempt) -> None:
         """The attempt is on the board already; its task's end, even before its first step, settles it."""
+        attempt.watch = self._watch
         task = asyncio.create_task(self._driver.drive(attempt), name=f"attempt {attempt.id}")
         self._driving[attempt.id] = task
         task.add_done_callback(lambda done: self._ended(attempt, done))
+
+    def _watch(self, attempt: Attempt) -> None:
+        self._board.weigh(attempt)
+        if attempt.call.was_connected and not attempt.announced:
+            attempt.announced = True
+            self._errand(self._driver.announce(attempt))
 
     def _ended(self, attempt: Attempt, done: asyncio.Task[None]) -> None:
         del self._driving[attempt.id]
@@ -461,7 +508,21 @@ class Engine:
             )
             if isinstance(error, Rejected) or (isinstance(error, Unavailable) and error.port == "redis"):
                 self._board.trouble(str(error))
-        self._errand(self._settler.end(attempt))
+        if attempt.call.is_away and attempt.verdict is Verdict.SETTLE:
+            self._errand(self._follow_again(attempt))
+        else:
+            self._errand(self._settler.end(attempt))
+
+    async def _follow_again(self, attempt: Attempt) -> None:
+        """Its task has failed, but the call is with a queue or an agent: it goes on, and so does its attempt."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ASK_AGAIN_SECONDS):
+                await self._board.leaving.wait()
+        if attempt.verdict is Verdict.SETTLE:
+            attempt.adopted = True
+            self._start(attempt)
+        else:
+            await self._settler.end(attempt)
 
     def _errand(self, errand: Coroutine[None, None, None]) -> None:
         """A short task of the engine's own; it is kept until it is done, and its failure is told."""

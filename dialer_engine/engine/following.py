@@ -78,6 +78,7 @@ class Follower:
             lane.others = max(0, snapshot.trunk_live.get(name, 0) - lane.own)
         await self._read_flows({view.definition.ivr for view in snapshot.campaigns.values() if view.definition})
         for view in snapshot.campaigns.values():
+            self.board.hear_of_all(view.id, view.definition, view.live, view.served)
             await self._follow(view)
         self._forget(snapshot)
         self.board.looked.set()
@@ -117,6 +118,9 @@ class Follower:
         _, flow = self._flows[campaign.ivr]
         if isinstance(flow, Invalid):
             raise flow
+        if campaign.endpoint.queue is None and (block := flow.unnamed_queue):
+            lack = "names no queue, and neither does the campaign's endpoint"
+            raise Invalid([Problem(f"ivr {campaign.ivr}: blocks.{block}.queue", lack)])
         return campaign, flow, lane
 
     async def _read_flows(self, ivrs: set[IvrId]) -> None:
@@ -168,6 +172,7 @@ class Follower:
     def _forget(self, snapshot: Snapshot) -> None:
         for campaign in self.board.usable.keys() - snapshot.campaigns.keys():
             del self.board.usable[campaign]
+            self.board.hear_of_all(campaign, None, 0, 0)
             self._paces.pop(campaign, None)
             self._drop(campaign)
 

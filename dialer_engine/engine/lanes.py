@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from dialer_engine.core.flow import Flow
-from dialer_engine.core.model import AttemptId, Campaign, Trunk, WhenDone
-from dialer_engine.core.pacing import CampaignFacts, Plan, TrunkFacts
+from dialer_engine.core.model import AttemptId, Campaign, QueueName, Trunk, WhenDone
+from dialer_engine.core.pacing import CampaignFacts, Plan, TrunkFacts, boost_factor
 from dialer_engine.core.schedule import Opening, may_start, opening
 from dialer_engine.core.trunk import Brake, Bucket
 from dialer_engine.engine.supply import Supply
@@ -117,7 +118,12 @@ class Line:
     others: int = 0
     plan: Plan | None = None
     credit: int = 0  # of the last plan
+    agent_credit: int = 0  # of it, too
     _opening: Opening | None = None
+    _boost: Decimal = Decimal(1)
+
+    def __post_init__(self) -> None:
+        self._boost = boost_factor(self.campaign.endpoint)
 
     def opening(self, now: datetime) -> Opening:
         """May it dial, remembered until the answer may change."""
@@ -136,25 +142,33 @@ class Line:
         """An edit takes effect at once: pace, period, rules, trunk."""
         self.campaign, self.lane, self._opening = campaign, lane, None
         self.pace.rate = campaign.calls_per_second
+        self._boost = boost_factor(campaign.endpoint)
 
-    def facts(self, now: datetime, mono: float) -> CampaignFacts:
+    def facts(self, now: datetime, mono: float, unserved: int) -> CampaignFacts:
+        """`unserved`: its calls, in every daemon, that still need an agent."""
         open_ = self.opening(now)
         tokens = self.pace.tokens_ahead(mono)
         next_due = self.supply.next_due_at
+        campaign, endpoint = self.campaign, self.campaign.endpoint
         return CampaignFacts(
-            id=self.campaign.id,
+            id=campaign.id,
             trunk=self.lane.trunk.name,
-            priority=self.campaign.priority,
+            priority=campaign.priority,
             due=self.supply.ready,
             live=self.own + self.others,
-            max_channels=self.campaign.max_channels,
+            max_channels=campaign.max_channels,
             open=may_start(open_, now),
             until=open_.until,
             ready=tokens,
             ready_at=at_wall(self.pace.next_at(mono), now, mono) if tokens == 0 else None,
             next_due_at=None if next_due is None else datetime.fromtimestamp(next_due, UTC),
             credit=self.credit,
-            endpoint=self.campaign.endpoint.type,
+            endpoint=endpoint.type,
+            queue=None if endpoint.queue is None else QueueName(endpoint.queue),
+            boost_factor=self._boost,
+            max_waiting_calls=endpoint.max_waiting_calls,
+            unserved=unserved,
+            agent_credit=self.agent_credit,
         )
 
     def slot(self, mono: float) -> float:

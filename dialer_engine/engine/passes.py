@@ -15,6 +15,7 @@ from dialer_engine.core.model import AttemptId
 from dialer_engine.core.pacing import Plan, plan
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.board import Board
+from dialer_engine.engine.desk import Desk
 from dialer_engine.engine.lanes import Line
 from dialer_engine.engine.supply import Offer
 from dialer_engine.errors import Rejected, Unavailable
@@ -36,6 +37,7 @@ _log = log.get("pass")
 class Planner:
     store: Store
     board: Board
+    desk: Desk
     owner: str
     clock: Callable[[], datetime]
     new_id: Callable[[], AttemptId]
@@ -45,21 +47,26 @@ class Planner:
     async def run_pass(self) -> None:
         """Read, plan, claim, start. Only the claims are waited for, all campaigns' together."""
         mono, now = asyncio.get_running_loop().time(), self.clock()
-        lines = list(self.board.lines.values())
+        lines, scales = list(self.board.lines.values()), self.board.scales
+        facts = [line.facts(now, mono, scales.unserved(line.campaign.id)) for line in lines]
+        facts += self.desk.holders()
         plans = plan(
-            [line.facts(now, mono) for line in lines],
+            facts,
             {name: lane.facts(now, mono) for name, lane in self.board.lanes.items()},
             now=now,
             stopped=self.board.stopped,
             draining=self.board.draining,
             pbx_up=self.board.pbx_up and mono >= self.board.pbx_refuses_until,
             store_up=self.board.store_trouble is None,
+            queues=self.desk.queues(facts, now),
+            queue_age_seconds=self.desk.agents.age_seconds(),
         )
-        for line, planned in zip(lines, plans, strict=True):
+        planned_lines = list(zip(lines, plans, strict=False))  # who does not run starts nothing
+        for line, planned in planned_lines:
             self._tell(line, planned)
         claims = [
             self._claim(line, self._offers(line, planned.originate, mono))
-            for line, planned in zip(lines, plans, strict=True)
+            for line, planned in planned_lines
             if planned.originate
         ]
         if claims:
@@ -67,6 +74,7 @@ class Planner:
 
     def _tell(self, line: Line, planned: Plan) -> None:
         before, line.plan, line.credit = line.plan, planned, planned.credit
+        line.agent_credit = planned.agent_credit
         self.metrics.planned(planned.campaign, planned.originate, planned.limit)
         if before is None or before.limit is not planned.limit:
             _log.info("planned", campaign=planned.campaign, limit=planned.limit, text=planned.text)
@@ -140,6 +148,7 @@ class Planner:
         line.supply.hear_of(reply.next_due_at)
         line.others = max(0, reply.campaign_live - line.own)
         line.lane.others = max(0, reply.trunk_live - line.lane.own)
+        self.board.hear_of_all(line.campaign.id, line.campaign, reply.campaign_live, reply.campaign_served)
 
     def _begin(self, line: Line, attempt_id: AttemptId, offer: Offer) -> Attempt:
         attempt = Attempt(

@@ -19,6 +19,7 @@ from dialer_engine.core.compliance import Number
 from dialer_engine.core.flow import Flow, Position
 from dialer_engine.core.flow.blocks import HangUpBlock
 from dialer_engine.core.model import ActivePeriod, Campaign, IvrId, Trunk
+from dialer_engine.core.queued import Stay
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.board import Board
 from dialer_engine.errors import Invalid
@@ -83,11 +84,13 @@ class Recovery:
             heard=True,
             call=_call(record),
             position=position,
+            stay=Stay.from_fields(record.progress),
         )
         attempt.call.dial_timeout_seconds = campaign.dial_timeout_seconds
+        attempt.announced = attempt.call.was_connected
         if record.forbidden is not None:
             attempt.feed(Event.FORBIDDEN, self.clock(), value=record.forbidden)
-        else:
+        elif not attempt.call.ended:  # an ended one was held for its agent's word
             attempt.feed(Event.DEAF, self.clock())
         return attempt
 

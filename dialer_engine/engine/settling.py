@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -18,8 +19,10 @@ from dialer_engine.core import reschedule
 from dialer_engine.core.call import Phase, outcome
 from dialer_engine.core.model import Due, Outcome, RescheduleRule
 from dialer_engine.core.trunk import code_text, counts_against_trunk, got_through
-from dialer_engine.engine.attempt import Attempt, Pbx, Verdict, opt_out
+from dialer_engine.engine.attempt import Attempt, Pbx, Verdict
 from dialer_engine.engine.board import Board
+from dialer_engine.engine.desk import Desk
+from dialer_engine.engine.driver import opt_out
 from dialer_engine.errors import NotFound, Rejected, Unavailable
 from dialer_engine.metrics import Metrics
 from dialer_engine.store import Store
@@ -29,6 +32,8 @@ RETURN_SECONDS = 10.0
 """A contact refused before an INVITE comes back after so long: others show meanwhile whether it is the trunk."""
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0)
 HANGUP_TRIES = 5
+LONGEST_HOLD_SECONDS = 60.0
+"""So long, at most, a result waits for the agent's word, while he wraps up."""
 
 T = TypeVar("T")
 
@@ -40,6 +45,7 @@ class Settler:
     store: Store
     pbx: Pbx
     board: Board
+    desk: Desk
     owner: str
     clock: Callable[[], datetime]
     metrics: Metrics
@@ -63,24 +69,39 @@ class Settler:
 
     async def _settle(self, attempt: Attempt) -> None:
         await self._silence(attempt)
-        result = outcome(attempt.call, attempt.said)
-        self._judge_trunk(attempt, result)
+        self._judge_trunk(attempt, outcome(attempt.call, attempt.said))
         if attempt.said is not None and attempt.said.opted_out:
             # Who hung up before his wish was written has said it all the same.
             await self._until_written(lambda: opt_out(self.store, attempt, self.clock()))
-        # An edit of the rules counts at once, in whatever state the campaign is.
-        campaign, _ = self.board.usable.get(attempt.campaign.id, (attempt.campaign, None))
-        following = after(attempt, result, campaign.reschedule_rules, campaign.max_total_attempts, self.clock())
-        kind = await self._until_written(
+        if attempt.call.was_connected and not await self._hold(attempt):
+            return  # the next start settles it
+        disposition = await self._disposition(attempt) if attempt.call.was_connected else None
+        while True:
+            result = outcome(attempt.call, attempt.said)
+            if disposition is not None:
+                result = replace(result, ext_status=disposition)
+            following = self._after(attempt, result)
+            kind = await self._write(attempt, result, following, disposition)
+            if kind is not SettleKind.CHANGED:
+                break
+            disposition = await self._disposition(attempt)
+        self._tell(attempt, result, following, written=kind is SettleKind.DONE)
+
+    async def _write(
+        self, attempt: Attempt, result: Outcome, following: Next, disposition: str | None
+    ) -> SettleKind:
+        return await self._until_written(
             lambda: self.store.calls.settle(
                 attempt.id,
                 owner=self.owner,
                 result=item(attempt, result),
                 next=following,
                 now=self._epoch(),
+                disposition=disposition,
             )
         )
-        written = kind is SettleKind.DONE
+
+    def _tell(self, attempt: Attempt, result: Outcome, following: Next, *, written: bool) -> None:
         line = self.board.lines.get(attempt.campaign.id)
         if line is not None and isinstance(following, RedialAt):
             line.supply.hear_of(following.at)
@@ -100,9 +121,46 @@ class Settler:
             first=written,
         )
 
+    def _after(self, attempt: Attempt, result: Outcome) -> Next:
+        """An edit of the rules counts at once, in whatever state the campaign is."""
+        campaign, _ = self.board.usable.get(attempt.campaign.id, (attempt.campaign, None))
+        return after(attempt, result, campaign.reschedule_rules, campaign.max_total_attempts, self.clock())
+
+    async def _hold(self, attempt: Attempt) -> bool:
+        """Until its agent has wrapped up: till then his word chooses the rule. False: the daemon ends before that.
+
+        What it came to is recorded, so that a crash loses nothing.
+        """
+        stay, ended_at = attempt.stay, attempt.call.times.ended_at
+        if stay is None or ended_at is None:
+            return True
+        talked_until = stay.talked_until or ended_at
+        until = min(
+            self.desk.wrap_up_ends_at(attempt, talked_until),
+            talked_until + timedelta(seconds=LONGEST_HOLD_SECONDS),
+        )
+        seconds = (until - self.clock()).total_seconds()
+        if seconds <= 0:
+            return True
+        fields = attempt.to_fields()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._until_written(
+                    lambda: self.store.calls.progress(attempt.id, fields, owner=self.owner, now=self._epoch())
+                )
+                await self.board.leaving.wait()
+                return False
+        return True
+
+    async def _disposition(self, attempt: Attempt) -> str | None:
+        """What the agent has said of it."""
+        record = await self._until_written(lambda: self.store.calls.read(attempt.id))
+        return None if record is None else record.disposition
+
     async def _silence(self, attempt: Attempt) -> None:
-        """No call may outlive its attempt: when the task failed, or was cancelled, the channel is still there."""
-        if attempt.call.ended or attempt.call.phase is Phase.CLAIMED:
+        """No call may outlive its attempt: when the task failed, or was cancelled, the channel is still there. Who is
+        with a queue or an agent is left there."""
+        if attempt.call.ended or attempt.call.is_away or attempt.call.phase is Phase.CLAIMED:
             return
         for _ in range(HANGUP_TRIES):
             try:
@@ -170,7 +228,8 @@ def after(
 
 def item(attempt: Attempt, result: Outcome) -> dict[str, object]:
     """The result as spec section 7 shapes it; the store fills in what the attempt's record knows."""
-    times, said = attempt.call.times, attempt.said
+    call, said, stay = attempt.call, attempt.said, attempt.stay
+    times, abandon_after = call.times, attempt.campaign.endpoint.abandon_after_seconds
     return {
         "number": attempt.number.submitted,
         "status": result.status,
@@ -181,7 +240,7 @@ def item(attempt: Attempt, result: Outcome) -> dict[str, object]:
         "notes": list(said.notes) if said else [],
         "cause": result.cause,
         "sipCode": result.sip_code,
-        "agent": None,
+        "agent": stay.agent if stay and call.was_connected else None,
         "recording": None,
         "originatedAt": _iso(times.originated_at),
         "ringingAt": _iso(times.ringing_at),
@@ -189,6 +248,7 @@ def item(attempt: Attempt, result: Outcome) -> dict[str, object]:
         "leftIvrAt": _iso(times.left_ivr_at),
         "connectedAt": _iso(times.connected_at),
         "endedAt": _iso(times.ended_at),
+        "queue": stay and stay.shown(times, end_is_known=not call.unknown, abandon_after_seconds=abandon_after),
     }
 
 

@@ -132,8 +132,11 @@ class Calls:
         """
         return bool(await self._link.run("release", attempt_id, owner))
 
-    async def heartbeat(self, owner: str, *, now: float) -> None:
-        await self._link.do("ZADD", self._link.key("daemons"), now, owner)
+    async def heartbeat(self, owner: str, *, now: float) -> int:
+        """How many daemons there are, this one among them, and dead ones whose calls nobody has taken over."""
+        key = self._link.key("daemons")
+        _, daemons = await self._link.many([("ZADD", key, now, owner), ("ZCARD", key)])
+        return int(daemons)
 
     async def extend(self, owner: str, attempt_ids: Sequence[AttemptId], *, deadline: float) -> list[AttemptId]:
         """Move the leases of these attempts of ours to `deadline`; returns those that are not ours any more."""

@@ -143,7 +143,24 @@ def test_no_sip_code_is_without_a_row(code: int) -> None:
             Flow(completed=True),
             (Status.RS_TIMEOUT, None),
         ),
-        (ended(*UP, Event.LEFT, Event.ENTERED), Flow(completed=True), (Status.TERMINATED, None)),
+        # ... which gave it back without an agent (full, nobody there), whatever its flow did then
+        (ended(*UP, Event.LEFT, Event.ENTERED), Flow(completed=True), (Status.RS_LOST, None)),
+        (ended(*UP, Event.LEFT, Event.ENTERED), Flow("CALL BACK"), (Status.RS_LOST, "CALL BACK")),
+        (
+            call(*UP, Event.LEFT, Event.ENTERED, Event.UNKNOWN),
+            Flow(completed=True),
+            (Status.RS_ERROR, "UNKNOWN"),
+        ),
+        # ... and got an agent the second time
+        (
+            ended(*UP, Event.LEFT, Event.QUEUE_TIMED_OUT, Event.ENTERED, Event.LEFT, Event.CONNECTED),
+            Flow(),
+            (Status.TERMINATED, None),
+        ),
+        # with an agent, and its end was not heard: it has come to its end all the same; a lost PBX has cut it
+        (call(*UP, Event.LEFT, Event.CONNECTED, Event.UNKNOWN), Flow(), (Status.TERMINATED, None)),
+        (call(*UP, Event.LEFT, Event.CONNECTED, Event.PBX_LOST), Flow(), (Status.RS_ERROR, "PBX_LOST")),
+        (call(*UP, Event.LEFT, Event.DEAF, Event.UNKNOWN), Flow(), (Status.RS_ERROR, "UNKNOWN")),
         # the IVR failed, or the call never came to it
         (ended(*UP), Flow("YES", failed="no sound"), (Status.RS_ERROR, "IVR_FAILED")),
         (ended(Event.RINGING, Event.DEAF, Event.ANSWERED, cause=16), None, (Status.RS_ERROR, "UNKNOWN")),
@@ -409,6 +426,13 @@ def test_a_living_channel_puts_the_deadline_off_but_not_in_the_ivr() -> None:
     in_ivr = call(*UP)
     in_ivr.feed(Event.ALIVE, at(4000))
     assert next_deadline(in_ivr, 30, 3600) == at(3 + 3600)
+
+
+def test_who_is_back_from_an_agent_has_the_whole_time_in_the_ivr_again() -> None:
+    back = call(*UP, Event.LEFT, Event.CONNECTED)
+    back.feed(Event.ENTERED, at(4000))
+    assert back.back_at == at(4000)
+    assert next_deadline(back, 30, 3600) == at(4000 + 3600)
 
 
 def test_the_chart_has_an_arrow_for_every_change_of_phase() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from dialer_engine.core.flow import (
     KEYS,
     Action,
     Done,
+    Enqueue,
     Event,
     Failed,
     Flow,
@@ -26,11 +28,13 @@ from dialer_engine.core.flow import (
     Play,
     Played,
     Position,
+    Returned,
     Step,
     StopPlay,
     Timer,
     TimerFired,
     begin,
+    come_back,
     feed,
     parse_flow,
     resume,
@@ -76,6 +80,11 @@ class Callee:
 
     def wait(self) -> Callee:
         return self.feed(TimerFired(self.position.timer))
+
+    def come_back(self, status: str) -> Callee:
+        kept = Position.from_json(self.position.to_json())
+        self._take(come_back(self.flow, kept, status, self.attributes, now=self.now))
+        return self
 
     def crash(self) -> Callee:
         kept = Position.from_json(self.position.to_json())
@@ -510,6 +519,81 @@ def test_path_and_notes_are_bounded() -> None:
     assert len(callee.result.notes) == MAX_NOTES
 
 
+# --- the queue ---
+
+QUEUE = {"type": "queue", "queue": "green", "timeout": 20, "next": "bye"}
+OUT = {"type": "branch", "else": "bye", "conditions": [
+    {"name": "queueStatus", "operator": "eq", "value": "TIMEOUT", "next": "sorry"}]}  # fmt: skip
+
+
+def test_nothing_happens_in_a_queue_until_it_gives_the_callee_back() -> None:
+    callee = Callee(flow(agent=QUEUE))
+    assert callee.actions == [Enqueue("1-1", "green", 20)]
+    waiting = callee.position
+    for event in (Played("1-1"), TimerFired("1-1"), Done("1-1"), Returned("1-2", "TIMEOUT")):
+        assert callee.feed(event).actions == []
+        assert callee.position == waiting
+    assert callee.feed(Returned("1-1", "TIMEOUT")).actions == [HangUp("1-2")]
+    assert callee.result.completed
+
+
+def test_a_queue_without_a_name_is_the_campaigns() -> None:
+    assert Callee(flow(agent={"type": "queue", "next": "bye"})).actions == [Enqueue("1-1", None, 60)]
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "path"),
+    [
+        ("TIMEOUT", "TIMEOUT", ("agent", "out", "sorry")),
+        ("CONTINUE", "CONTINUE", ("agent", "out", "bye")),
+        ("", "UNKNOWN", ("agent", "out", "bye")),
+        ("TIMEOUT,x", "UNKNOWN", ("agent", "out", "bye")),
+    ],
+)
+def test_a_branch_asks_why_the_queue_gave_him_back(status: str, told: str, path: tuple[str, ...]) -> None:
+    callee = Callee(flow(agent=QUEUE | {"next": "out"}, out=OUT, sorry=PLAY)).come_back(status)
+    assert callee.result.path == path
+    assert callee.result.variables == {"queueStatus": told}
+
+
+def test_keys_that_were_typed_before_or_in_the_queue_mean_nothing_after_it() -> None:
+    ask = MENU | {"keys": {"1": "agent"}, "invalid": "bye", "noInput": "bye"}
+    again = MENU | {"invalid": "bye", "noInput": "bye"}
+    tree = flow(ask=ask, agent=QUEUE | {"next": "again"}, again=again, yes=ENDS["yes"])
+    callee = Callee(tree).press("1")
+    assert callee.actions == [StopPlay("1-1"), Enqueue("1-3", "green", 20)]
+    assert callee.press("2").come_back("CONTINUE").hears == ["sound:press"]
+
+
+def test_who_was_on_his_way_to_a_queue_is_sent_again_after_a_crash() -> None:
+    callee = Callee(flow(agent=QUEUE)).crash()
+    assert callee.actions == [Enqueue("2-1", "green", 20)]
+    assert callee.result.path == ("agent",)
+
+
+def test_the_flow_goes_on_behind_the_queue_in_another_process_too() -> None:
+    callee = Callee(flow(a=ENDS["yes"] | {"next": "agent"}, agent=QUEUE)).crash().come_back("CONTINUE")
+    assert callee.actions == [HangUp("2-2")]
+    assert callee.result.ext_status == "yes"
+
+
+def test_who_comes_back_to_a_flow_that_was_edited_is_not_forgotten() -> None:
+    callee = Callee(flow(agent=QUEUE))
+    callee.flow = flow(agent=PLAY)
+    assert callee.come_back("CONTINUE").hears == ["sound:hello"]
+    callee = Callee(flow(agent=QUEUE))
+    callee.flow = flow(hello=PLAY)
+    assert callee.come_back("CONTINUE").result.failed == "there is no block named 'agent' any more"
+
+
+def test_what_has_been_played_on_the_way_is_known() -> None:
+    tree = flow(a=ENDS["yes"] | {"next": "ask"}, ask=MENU | {"media": [], "noInput": "hello"}, hello=PLAY,
+                **{name: ENDS[name] for name in ("yes", "wrong")})  # fmt: skip
+    assert not tree.has_played(["a", "ask", "gone"])
+    assert tree.has_played(["a", "ask", "hello"])
+    assert flow(ask=MENU, **ENDS).has_played(["ask"])
+
+
 # --- after a crash ---
 
 
@@ -596,6 +680,7 @@ blocks = st.one_of(
     shape("wait", seconds=st.just(1), next=targets),
     shape("result", extStatus=st.sampled_from(["A", "B"]), next=targets),
     shape("optOut", next=targets),
+    shape("queue", queue=st.just("green"), next=targets),
     shape("goto", next=targets),
     shape("hangup"),
 )  # fmt: skip
@@ -618,11 +703,13 @@ def flows(draw: st.DrawFn) -> Flow:
                     found[name] = {"type": "hangup"}
 
 
+ANSWERS: list[Callable[[str], Event]] = [Played, TimerFired, Done, lambda id: Returned(id, "TIMEOUT")]
 events = st.one_of(
     st.sampled_from(KEYS).map(Key),
     st.booleans().map(lambda ok: Played("current", ok)),
     st.just(TimerFired("current")),
     st.booleans().map(lambda ok: Done("current", ok)),
+    st.sampled_from(["TIMEOUT", "CONTINUE"]).map(lambda status: Returned("current", status)),
     st.sampled_from([HungUp(), Failed("broken")]),
 )
 likely = st.one_of(*[st.sampled_from(KEYS).map(Key)] * 3, events)
@@ -635,7 +722,7 @@ def aimed(event: Event, position: Position) -> Event:
             return replace(event, id=position.play)
         case TimerFired():
             return replace(event, id=position.timer)
-        case Done():
+        case Done() | Returned():
             return replace(event, id=position.job)
         case _:
             return event
@@ -671,7 +758,7 @@ def test_any_events_lead_through_any_flow(
         assert feed(tree, again, event, attributes, now=MONDAY_NOON) == step
         # A late answer changes nothing.
         stale = data.draw(st.sampled_from(["0-1", "2-1", "1-0", "", "1-999999"]))
-        late: Event = data.draw(st.sampled_from([Played, TimerFired, Done]))(stale)
+        late = data.draw(st.sampled_from(ANSWERS))(stale)
         assert feed(tree, step.position, late, attributes, now=MONDAY_NOON) == Step(step.position)
         # After a crash at any time the same block begins again, with everything the callee said.
         after = resume(tree, again, attributes, now=MONDAY_NOON)
@@ -690,6 +777,8 @@ def test_a_call_that_hears_everything_and_says_nothing_comes_to_a_wait_or_an_end
         if at.end:
             return
         answer: Event = Played(at.play) if at.play else TimerFired(at.timer) if at.timer else Done(at.job)
+        if at.stage == "queue":
+            answer = Returned(at.job, "TIMEOUT")
         step = feed(tree, at, answer, {}, now=MONDAY_NOON)
         check(step)
 

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialer_engine.core.flow import parse_flow
-from dialer_engine.core.flow.blocks import BranchBlock, MenuBlock, Operator, PlayBlock, ResultBlock
+from dialer_engine.core.flow.blocks import (
+    BranchBlock,
+    MenuBlock,
+    Operator,
+    PlayBlock,
+    QueueBlock,
+    ResultBlock,
+)
 from dialer_engine.errors import Invalid
 
 SURVEY: dict[str, Any] = {
@@ -26,11 +33,12 @@ SURVEY: dict[str, Any] = {
             "media": ["sound:vm-press"],
             "timeout": 5,
             "retries": 2,
-            "keys": {"1": "yes", "9": "never"},
+            "keys": {"1": "yes", "2": "agent", "9": "never"},
             "invalid": "bye",
             "noInput": "bye",
         },
         "yes": {"type": "result", "extStatus": "CONFIRMED", "values": {"answer": "1"}, "next": "bye"},
+        "agent": {"type": "queue", "queue": "green", "timeout": 20, "next": "bye"},
         "never": {"type": "optOut", "next": "bye"},
         "bye": {"type": "hangup"},
     },
@@ -55,12 +63,23 @@ def problems(document: object) -> list[str]:
 def test_the_example_of_the_specification_is_taken() -> None:
     parsed = parse_flow(SURVEY)
     assert parsed.start == "hello"
-    assert list(parsed.blocks) == ["hello", "ask", "yes", "never", "bye"]
+    assert list(parsed.blocks) == ["hello", "ask", "yes", "agent", "never", "bye"]
+    assert parsed.blocks["agent"] == QueueBlock(next="bye", queue="green", timeout_seconds=20)
     assert parsed.blocks["hello"] == PlayBlock(media=("sound:hello-world",), next="ask")
     assert parsed.blocks["ask"] == MenuBlock(
-        keys={"1": "yes", "9": "never"}, invalid="bye", no_input="bye", media=("sound:vm-press",)
+        keys={"1": "yes", "2": "agent", "9": "never"},
+        invalid="bye",
+        no_input="bye",
+        media=("sound:vm-press",),
     )
     assert parsed.blocks["yes"] == ResultBlock("bye", "CONFIRMED", {"answer": "1"})
+
+
+def test_a_queue_may_be_the_campaigns_own() -> None:
+    unnamed = parse_flow(flow(agent={"type": "queue", "next": "bye"}))
+    assert unnamed.blocks["agent"] == QueueBlock(next="bye", queue=None, timeout_seconds=60)
+    assert unnamed.unnamed_queue == "agent"
+    assert parse_flow(SURVEY).unnamed_queue is None
 
 
 def test_a_menu_with_one_way_out_takes_it_for_both() -> None:
@@ -96,6 +115,7 @@ def test_a_condition_may_test_a_text_a_time_and_a_day() -> None:
 
 
 PLAY = {"type": "play", "media": ["sound:a"], "next": "bye"}
+QUEUE = {"type": "queue", "queue": "green", "next": "bye"}
 READ = {"type": "read", "variable": "v", "next": "bye", "invalid": "bye"}
 MENU = {"type": "menu", "keys": {"1": "bye"}, "invalid": "bye"}
 BRANCH: dict[str, Any] = {"type": "branch", "conditions": [], "else": "bye"}
@@ -173,6 +193,12 @@ def branch(*conditions: dict[str, Any]) -> dict[str, Any]:
         ({"type": "result", "extStatus": "A/B", "next": "bye"}, ".extStatus", "letters, digits, blank"),
         ({"type": "result", "extStatus": "", "next": "bye"}, ".extStatus", "must be 1 to 40"),
         ({"type": "result", "extStatus": "A" * 41, "next": "bye"}, ".extStatus", "must be 1 to 40"),
+        ({"type": "queue", "queue": "green"}, ".next", "is missing"),
+        (QUEUE | {"queue": "a b"}, ".queue", "must be 1 to 80 of letters, digits"),
+        (QUEUE | {"queue": "{who}"}, ".queue", "must be 1 to 80 of letters, digits"),
+        (QUEUE | {"queue": None}, ".queue", "must be 1 to 80 of letters, digits"),
+        (QUEUE | {"timeout": 0}, ".timeout", "must be a whole number from 1 to 3600"),
+        (QUEUE | {"timeout": 2.5}, ".timeout", "must be a whole number from 1 to 3600"),
         ({"type": "hangup", "next": "bye"}, ".next", "is not known here"),
     ],
 )  # fmt: skip
@@ -242,7 +268,7 @@ def test_hostile_nesting_is_refused_before_it_is_read() -> None:
     assert problems(itself) == ["is nested more than 8 deep"]
 
 
-@pytest.mark.parametrize("kind", ["play", "set", "result", "optOut", "goto"])
+@pytest.mark.parametrize("kind", ["play", "set", "result", "optOut", "queue", "goto"])
 def test_a_loop_of_blocks_that_do_not_wait_is_refused(kind: str) -> None:
     rest: dict[str, dict[str, Any]] = {
         "play": {"media": ["sound:a"]}, "set": {"variables": {"a": "b"}}, "result": {"extStatus": "A"}

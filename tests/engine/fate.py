@@ -17,7 +17,7 @@ When = Literal["before", "after"]
 T = TypeVar("T")
 
 HOUSEKEEPING = frozenset(
-    {"snapshot", "ZADD", "TIME", "HGETALL", "extend", "recover", "peek", "LINDEX", "LRANGE"}
+    {"snapshot", "ZADD", "ZCARD", "TIME", "HGETALL", "extend", "recover", "peek", "LINDEX", "LRANGE"}
 )
 """What goes on all the time, whether there is a call or not."""
 

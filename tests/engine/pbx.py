@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from dialer_engine.ari import (
@@ -35,6 +36,7 @@ from dialer_engine.ari import (
     StasisStart,
 )
 from dialer_engine.errors import NotFound, Rejected, Unavailable
+from tests.engine.centre import WAY_SECONDS, Centre
 from tests.engine.fate import Fate
 
 ORIGINATE_SECONDS = 10.0
@@ -105,12 +107,15 @@ class Channel:
     in_stasis: bool = False
     since: float = 0.0
     answered: bool = False
+    away: bool = False  # in a queue
+    variables: dict[str, str] = field(default_factory=dict)
     playing: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
 class Pbx:
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.centre = Centre(self, clock)
         self.default: Behaviour = answers()
         self.callees: dict[str, Behaviour] = {}
         self.sound_seconds = 0.5
@@ -162,11 +167,53 @@ class Pbx:
         self.lose_socket()
         for channel in list(self.channels.values()):
             self._forget(channel)
+        self.centre.callers.clear()
         self.startup_time += "+"
 
     def hang_up_by_callee(self, number: str) -> None:
         for channel in [one for one in self.channels.values() if one.number == number]:
             self._end(channel, cause=16)
+
+    # --- the dialplan of queues ---
+
+    def end(self, channel: Channel) -> None:
+        self._end(channel, cause=16)
+
+    def leg(self, channel: Channel) -> Leg:
+        return self._leg(channel)
+
+    def tell(self, channel: Channel, event: AriEvent) -> None:
+        self._emit(channel, event)
+
+    def come_back(self, channel: Channel, args: Sequence[str], patience: float = WAITING_SECONDS) -> None:
+        """Stasis(...) after Queue(): a daemon that is away is waited for."""
+        channel.away = False
+        if self._is_heard(channel):
+            channel.in_stasis = True
+            self._emit(channel, StasisStart(channel=self._leg(channel), args=tuple(args)))
+        elif patience < 0:
+            self._end(channel, cause=16)
+        else:
+            self._later(channel, AGAIN_SECONDS, lambda: self.come_back(channel, args, patience - AGAIN_SECONDS))
+
+    def send_on(self, channel_id: str, context: str, extension: str) -> None:
+        channel = self._in_stasis(channel_id)
+        channel.in_stasis, channel.away = False, True
+        for playback in list(channel.playing):
+            self._finish(channel, playback, "failed")
+        self._emit(channel, StasisEnd(channel=self._leg(channel)))
+        self._later(channel, WAY_SECONDS, lambda: self.centre.enter(channel, context, extension))
+
+    def set_variables(self, channel_id: str, variables: Mapping[str, str]) -> None:
+        self._in_stasis(channel_id).variables |= {name.lstrip("_"): text for name, text in variables.items()}
+
+    def _in_stasis(self, channel_id: str) -> Channel:
+        channel = self.channels.get(channel_id)
+        if channel is None:
+            raise NotFound(f"no channel {channel_id}")
+        if not channel.in_stasis:
+            raise Rejected("channel not in Stasis application", code=409)
+        return channel
 
     # --- calls ---
 
@@ -252,6 +299,7 @@ class Pbx:
         if channel.in_stasis:
             self._emit(channel, StasisEnd(channel=self._leg(channel)))
         self._forget(channel)
+        self.centre.leave(channel)
         gone = ChannelDestroyed(channel=self._leg(channel), cause=cause, tech_cause=sip_code)
         self._emit(channel, gone)
 
@@ -297,11 +345,7 @@ class Pbx:
         return True
 
     def play(self, channel_id: str, media: Sequence[str], playback_id: str) -> None:
-        channel = self.channels.get(channel_id)
-        if channel is None:
-            raise NotFound(f"no channel {channel_id}")
-        if not channel.in_stasis:
-            raise Rejected("channel not in Stasis application", code=409)
+        channel = self._in_stasis(channel_id)
         self.plays[channel.number] += media
         channel.playing[playback_id] = asyncio.get_running_loop().call_later(
             self.sound_seconds * len(media), lambda: self._finish(channel, playback_id, "done")
@@ -395,7 +439,7 @@ class Port:
         found = self._pbx.channels.get(channel_id)
         if found is None:
             return None
-        app = "Stasis" if found.in_stasis else "AppDial2"
+        app = "Stasis" if found.in_stasis else "Queue" if found.away else "AppDial2"
         return ChannelSnapshot(found.id, state=found.state, dialplan=Dialplan(app_name=app))
 
     async def application_channels(self) -> list[str]:
@@ -425,6 +469,21 @@ class Port:
     async def is_playing(self, playback_id: str) -> bool:
         await self._ask("is_playing")
         return self._pbx.is_playing(playback_id)
+
+    async def set_variables(self, channel_id: str, variables: Mapping[str, str]) -> None:
+        await self._ask("set_variables")
+        self._pbx.set_variables(channel_id, variables)
+        await self._fate.meet("set_variables", "after")
+
+    async def get_variable(self, channel_id: str, name: str) -> str | None:
+        await self._ask("get_variable")
+        channel = self._pbx.channels.get(channel_id)
+        return channel.variables.get(name) if channel else None
+
+    async def continue_in_dialplan(self, channel_id: str, *, context: str, extension: str) -> None:
+        await self._ask("continue")
+        self._pbx.send_on(channel_id, context, extension)
+        await self._fate.meet("continue", "after")
 
     async def _ask(self, verb: str) -> None:
         await self._fate.meet(verb, "before")

@@ -52,6 +52,13 @@ PIN = flow(
     pin={"type": "read", "variable": "pin", "media": ["sound:pin"], "next": "bye", "noInput": "bye"}, bye=BYE
 )
 
+TO_AGENT = flow(
+    ask={"type": "menu", "media": ["sound:press"], "keys": {"1": "agent"}, "noInput": "bye"},
+    agent={"type": "queue", "queue": "green", "timeout": 20, "next": "thanks"},
+    thanks={"type": "play", "media": ["sound:thanks"], "next": "bye"},
+    bye=BYE,
+)
+
 
 class Call:
     """The callee's channel and everything else that `run` is given, in memory, with a common log.
@@ -101,6 +108,16 @@ class Call:
         await self._act("ask", playback_id.removeprefix(ATTEMPT))
         return playback_id in self.playing
 
+    async def prepare(self, queue: str | None, timeout_seconds: int) -> None:
+        if not self.up:
+            raise NotFound
+        await self._act("prepare", f"{queue} {timeout_seconds}")
+
+    async def enqueue(self) -> None:
+        if not self.up:
+            raise NotFound
+        await self._act("enqueue")
+
     async def hangup(self) -> None:
         await self._act("hangup")
 
@@ -123,7 +140,15 @@ class Call:
             self.inbox.put_nowait(Played(playback_id, ok=False))
         self.inbox.put_nowait(HungUp())
 
-    def run(self, flow: Flow, position: Position | None = None) -> Awaitable[FlowResult]:
+    async def run(self, flow: Flow, position: Position | None = None) -> FlowResult:
+        result = await self.go(flow, position)
+        assert result is not None
+        return result
+
+    def go(
+        self, flow: Flow, position: Position | None = None, returned: str | None = None
+    ) -> Awaitable[FlowResult | None]:
+        """To the end, or into a queue."""
         return ivr.run(
             flow,
             position,
@@ -134,6 +159,7 @@ class Call:
             record=self.record,
             opt_out=self.opt_out,
             now=lambda: datetime(2026, 8, 3, 12, 0),  # noqa: DTZ001
+            returned=returned,
         )
 
 
@@ -304,6 +330,80 @@ async def test_a_hang_up_is_tried_again_but_not_for_ever() -> None:
     call = Call()
     call.faults["hangup"] = [Unavailable("asterisk", "away")] * 999
     assert (await call.run(HELLO)).completed
+
+
+# --- queues ---
+
+
+async def to_the_queue(call: Call) -> FlowResult | None:
+    call.later(1, Key("1"))
+    return await call.go(TO_AGENT)
+
+
+async def test_that_he_is_in_the_queue_is_recorded_before_he_is_sent_there() -> None:
+    call = Call()
+    assert await to_the_queue(call) is None
+    assert call.log[2:] == ["1 stop -1-1", "1 prepare green 20", "1 record agent", "1 enqueue"]
+    assert call.positions[-1].stage == "queue"
+
+
+async def test_the_flow_goes_on_when_the_queue_gives_him_back() -> None:
+    call = Call()
+    await to_the_queue(call)
+    result = await call.go(TO_AGENT, call.positions[-1], returned="CONTINUE")
+    assert call.log[6:] == ["1 record thanks", "1 play -1-4 sound:thanks", "3 record bye", "3 hangup"]
+    assert result is not None
+    assert result.completed
+    assert result.variables == {"queueStatus": "CONTINUE"}
+
+
+async def test_who_is_found_in_our_hands_after_a_crash_is_sent_again_and_recorded_again() -> None:
+    call = Call()
+    await to_the_queue(call)
+    assert await call.go(TO_AGENT, call.positions[-1]) is None
+    assert call.log[6:] == ["1 prepare green 20", "1 record agent", "1 enqueue"]
+
+
+@pytest.mark.parametrize("verb", ["prepare", "record", "enqueue"])
+async def test_a_port_that_is_away_delays_the_way_to_the_queue_only(verb: str) -> None:
+    call = Call()
+    call.later(0.5, lambda: call.faults.update({verb: [Unavailable("port", "away")] * 3}))
+    assert await to_the_queue(call) is None
+    assert call.log[-1] == "1.7 enqueue"
+
+
+async def test_he_is_sent_though_redis_does_not_come_back() -> None:
+    call = Call()
+    call.later(0.5, lambda: call.faults.update(record=[Unavailable("redis", "away")] * 99))
+    assert await to_the_queue(call) is None
+    assert 3 < float(call.log[-1].split()[0]) < 5
+
+
+@pytest.mark.parametrize("verb", ["prepare", "enqueue"])
+async def test_a_queue_that_cannot_be_reached_fails_the_flow(verb: str) -> None:
+    for fault in ([Rejected("no")], [Unavailable("asterisk", "away")] * 99):
+        call = Call()
+        call.faults[verb] = list(fault)
+        result = await to_the_queue(call)
+        assert result is not None
+        assert result.failed
+        assert call.log[-1].endswith("hangup")
+
+
+@pytest.mark.parametrize("verb", ["prepare", "record", "enqueue"])
+async def test_who_hangs_up_on_the_way_to_the_queue_has_hung_up(verb: str) -> None:
+    call = Call()
+    call.later(0.5, lambda: call.faults.update({verb: [Unavailable("port", "away")] * 99}))
+    call.later(2, HungUp())
+    result = await to_the_queue(call)
+    assert result == FlowResult(path=("ask", "agent"))
+    assert not [line for line in call.log if line.endswith(("enqueue", "hangup"))]
+
+
+async def test_a_channel_that_is_gone_before_the_queue_was_hung_up() -> None:
+    call = Call()
+    call.later(0.5, lambda: setattr(call, "up", False))
+    assert await to_the_queue(call) == FlowResult(path=("ask", "agent"))
 
 
 # --- Redis away ---

@@ -32,6 +32,7 @@ from dialer_engine.store import Store
 from dialer_engine.store.contract import parse_campaign, parse_ivr
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import DoNotCall
+from tests.engine.centre import RETURNS, Manager
 from tests.engine.fate import Fate, current
 from tests.engine.flaky import FlakyRedis, Ledger
 from tests.engine.pbx import Pbx, Port
@@ -82,6 +83,7 @@ class Daemon:
     fate: Fate
     store: Store
     task: asyncio.Task[None]
+    manager: Manager | None
 
     async def audit(self) -> None:
         """As the daemon has it done once a minute."""
@@ -98,7 +100,9 @@ class World:
         self.start = datetime.fromisoformat(start).astimezone(UTC)
         self.skipped = 0.0
         self.trunks = list(trunks)
-        self.pbx = Pbx()
+        self.pbx = Pbx(self.now)
+        self.centre = self.pbx.centre
+        self.queue_context = RETURNS
         self.ledger = Ledger()
         self.daemons: list[Daemon] = []
         self.failures: list[Mapping[str, Any]] = []
@@ -157,13 +161,23 @@ class World:
         return Store(Link(client, "dialer"), "Europe/Prague")  # type: ignore[arg-type]
 
     async def daemon(
-        self, name: str = "host", *, fate: Fate | None = None, default_trunk: str | None = None
+        self,
+        name: str = "host",
+        *,
+        fate: Fate | None = None,
+        default_trunk: str | None = None,
+        ami: bool = True,
     ) -> Daemon:
-        """Start one, connected to the PBX."""
+        """Start one, connected to the PBX; `ami`: by both doors."""
         fate = fate or Fate()
         client = self._client(fate)
         store = self._store(client)
         ports: list[Port] = []
+        managers: list[Manager] = []
+
+        def watch(hear: Any, changed: Any) -> Manager:
+            managers.append(Manager(self.centre, fate, hear, changed, self.now))
+            return managers[0]
 
         def connect(on_event: Any, on_state: Any) -> Port:
             ports.append(Port(self.pbx, name, fate, on_event, on_state))
@@ -176,11 +190,14 @@ class World:
             clock=self.now,
             new_id=lambda: AttemptId(f"a{next(self._ids):09}"),
             metrics=Metrics("test"),
+            watch=watch if ami else None,
         )
         task = fate.inside(lambda: asyncio.get_running_loop().create_task(engine.run()))
-        daemon = Daemon(engine, ports[0], client, fate, store, task)
+        daemon = Daemon(engine, ports[0], client, fate, store, task, next(iter(managers), None))
         self.daemons.append(daemon)
         ports[0].connect()
+        if daemon.manager is not None:
+            daemon.manager.connect()
         return daemon
 
     def settings(self, name: str = "host", default_trunk: str | None = None) -> EngineSettings:
@@ -189,6 +206,8 @@ class World:
             trunks={one.name: one for one in self.trunks},
             default_trunk=TrunkName(default_trunk or self.trunks[0].name),
             numbers=NumberPolicy(),
+            app=name,
+            queue_context=self.queue_context,
         )
 
     # --- time ---

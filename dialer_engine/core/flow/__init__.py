@@ -4,11 +4,12 @@ Pure: no await, no clock, no channel. dialer_engine/ivr.py carries the actions o
 """
 
 from dialer_engine.core.flow.blocks import KEYS, Flow
-from dialer_engine.core.flow.interpret import PLAY_SECONDS, begin, feed, resume
+from dialer_engine.core.flow.interpret import PLAY_SECONDS, begin, come_back, feed, resume
 from dialer_engine.core.flow.parse import parse_flow
 from dialer_engine.core.flow.position import (
     Action,
     Done,
+    Enqueue,
     Event,
     Failed,
     FlowResult,
@@ -19,6 +20,7 @@ from dialer_engine.core.flow.position import (
     Play,
     Played,
     Position,
+    Returned,
     Step,
     StopPlay,
     Timer,
@@ -30,6 +32,7 @@ __all__ = [
     "PLAY_SECONDS",
     "Action",
     "Done",
+    "Enqueue",
     "Event",
     "Failed",
     "Flow",
@@ -41,11 +44,13 @@ __all__ = [
     "Play",
     "Played",
     "Position",
+    "Returned",
     "Step",
     "StopPlay",
     "Timer",
     "TimerFired",
     "begin",
+    "come_back",
     "feed",
     "parse_flow",
     "resume",

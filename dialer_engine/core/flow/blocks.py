@@ -5,7 +5,7 @@ The JSON names are in the parser's table (parse.py), the meaning of a block in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -102,6 +102,15 @@ class OptOutBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueBlock:
+    """To the agents of a queue. `next` is for whom the queue gives back, with or without having talked."""
+
+    next: str
+    queue: str | None = None  # None: the queue of the campaign
+    timeout_seconds: int = 60
+
+
+@dataclass(frozen=True, slots=True)
 class GotoBlock:
     next: str
 
@@ -121,6 +130,7 @@ Block = (
     | WaitBlock
     | ResultBlock
     | OptOutBlock
+    | QueueBlock
     | GotoBlock
     | HangUpBlock
 )
@@ -134,3 +144,16 @@ class Flow:
     start: str
     blocks: Mapping[str, Block]
     description: str = ""
+
+    @property
+    def unnamed_queue(self) -> str | None:
+        """A block that leads to the queue of the campaign, whatever that is."""
+        unnamed = (
+            name for name, block in self.blocks.items() if isinstance(block, QueueBlock) and block.queue is None
+        )
+        return next(unnamed, None)
+
+    def has_played(self, path: Iterable[str]) -> bool:
+        """Is there something to hear on the way through these blocks?"""
+        blocks = (self.blocks.get(name) for name in path)
+        return any(isinstance(block, PromptBlock) and bool(block.media) for block in blocks)

@@ -31,6 +31,7 @@ from dialer_engine.core.flow.blocks import (
     OptOutBlock,
     PlayBlock,
     PromptBlock,
+    QueueBlock,
     ReadBlock,
     ResultBlock,
     SetBlock,
@@ -41,6 +42,7 @@ from dialer_engine.core.flow.position import (
     MAX_PATH,
     Action,
     Done,
+    Enqueue,
     Event,
     Failed,
     HangUp,
@@ -50,6 +52,7 @@ from dialer_engine.core.flow.position import (
     Play,
     Played,
     Position,
+    Returned,
     Step,
     StopPlay,
     Timer,
@@ -59,6 +62,10 @@ from dialer_engine.core.flow.position import (
 PLAY_SECONDS = 300.0  # a play of which nobody hears that it has ended is over by then
 MAX_KEYS = 64  # keys that wait; what is pressed beyond is dropped
 
+QUEUE_STATUS = "queueStatus"
+"""The variable that says why a queue has given the callee back, for a branch."""
+
+_STATUS = re.compile(r"[A-Z]{1,20}")
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
 
 
@@ -70,7 +77,10 @@ def begin(flow: Flow, attributes: Mapping[str, str], *, now: datetime) -> Step:
 
 
 def resume(flow: Flow, position: Position, attributes: Mapping[str, str], *, now: datetime) -> Step:
-    """Another process takes over: the block last recorded begins again; keys, tries and answers are kept."""
+    """Another process takes over: the block last recorded begins again; keys, tries and answers are kept.
+
+    Who was on his way to a queue is sent there (again); only for a call that is in our hands.
+    """
     run = _Run(flow, replace(position, life=position.life + 1, action=0, stage="", medium=0), attributes, now)
     if position.play:
         run.act(StopPlay(position.play))
@@ -82,6 +92,15 @@ def resume(flow: Flow, position: Position, attributes: Mapping[str, str], *, now
     elif not position.end:
         run.go_on(run.enter())
     return run.step()
+
+
+def come_back(
+    flow: Flow, position: Position, status: str, attributes: Mapping[str, str], *, now: datetime
+) -> Step:
+    """The queue has given back who was sent there with this position, perhaps by another process."""
+    if position.stage == "queue" and isinstance(flow.blocks.get(position.block), QueueBlock):
+        return feed(flow, position, Returned(position.job, status), attributes, now=now)
+    return resume(flow, position, attributes, now=now)  # the flow was edited meanwhile
 
 
 def feed(flow: Flow, position: Position, event: Event, attributes: Mapping[str, str], *, now: datetime) -> Step:
@@ -98,6 +117,8 @@ def feed(flow: Flow, position: Position, event: Event, attributes: Mapping[str, 
             run.timed_out()
         case Done() if event.id == position.job != "":
             run.done(ok=event.ok)
+        case Returned() if event.id == position.job != "":
+            run.returned(event.status)
         case HungUp():
             run.put(end="hungup", stage="", play="", timer="", job="")
         case Failed():
@@ -192,7 +213,7 @@ class _Run:
                 return None
         return block.next
 
-    def _wait_for(self, block: WaitBlock | OptOutBlock | HangUpBlock) -> None:
+    def _wait_for(self, block: WaitBlock | OptOutBlock | QueueBlock | HangUpBlock) -> None:
         match block:
             case WaitBlock():
                 self._start_timer(block.seconds, "time")
@@ -200,6 +221,10 @@ class _Run:
                 job = self.new_id()
                 self.put(job=job, stage="job", opted_out=True)
                 self.act(OptOut(job))
+            case QueueBlock():
+                job = self.new_id()
+                self.put(job=job, stage="queue", keys="")
+                self.act(Enqueue(job, block.queue, block.timeout_seconds))
             case HangUpBlock():
                 self._end("completed")
 
@@ -281,7 +306,7 @@ class _Run:
     # --- events ---
 
     def key(self, digit: str) -> None:
-        if len(digit) != 1 or digit not in KEYS:
+        if len(digit) != 1 or digit not in KEYS or self._at.stage == "queue":
             return
         if len(self._at.keys) < MAX_KEYS:
             self.put(keys=self._at.keys + digit)
@@ -334,6 +359,13 @@ class _Run:
         if isinstance(block, OptOutBlock):
             if not ok:
                 self.note("the do-not-call list refused the number")
+            self.go_on(block.next)
+
+    def returned(self, status: str) -> None:
+        block = self._block
+        if isinstance(block, QueueBlock):
+            known = status if _STATUS.fullmatch(status) else "UNKNOWN"
+            self.put(variables={**self._at.variables, QUEUE_STATUS: known})
             self.go_on(block.next)
 
     # --- branches ---

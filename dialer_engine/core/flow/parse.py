@@ -25,6 +25,7 @@ from dialer_engine.core.flow.blocks import (
     Operator,
     OptOutBlock,
     PlayBlock,
+    QueueBlock,
     ReadBlock,
     ResultBlock,
     SetBlock,
@@ -38,9 +39,11 @@ MAX_DEPTH = 8
 MAX_MEDIA = 20
 MAX_ENTRIES = 50  # of variables, values, conditions, texts of an `in`
 MAX_SECONDS = 600
+MAX_QUEUE_SECONDS = 3600
 
 NAME = re.compile(r"[A-Za-z0-9_ -]{1,40}")
 VARIABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
+QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _WAITING = (MenuBlock, ReadBlock, WaitBlock)
 
@@ -130,17 +133,18 @@ def _text(least: int, most: int) -> Read:
     return read
 
 
-def _pattern(pattern: re.Pattern[str], kinds: str) -> Read:
+def _pattern(pattern: re.Pattern[str], kinds: str, most: int = 40) -> Read:
     def read(reader: _Reader, place: str, value: Any) -> str:
         if isinstance(value, str) and pattern.fullmatch(value):
             return value
-        raise _Wrong(f"must be 1 to 40 of {kinds}")
+        raise _Wrong(f"must be 1 to {most} of {kinds}")
 
     return read
 
 
 _ext_status = _pattern(NAME, "letters, digits, blank, _ and -")
 _variable = _pattern(VARIABLE, "letters, digits and _")
+_queue = _pattern(QUEUE, "letters, digits, _, . and -", most=80)
 
 
 def _template(reader: _Reader, place: str, value: Any) -> str:
@@ -370,6 +374,14 @@ SHAPES: dict[str, tuple[type[Any], Mapping[str, _Field]]] = {
         {"extStatus": _Field("ext_status", _ext_status), "values": _Field("values", _values), "next": _NEXT},
     ),
     "optOut": (OptOutBlock, {"next": _NEXT}),
+    "queue": (
+        QueueBlock,
+        {
+            "queue": _Field("queue", _queue),
+            "timeout": _Field("timeout_seconds", _number(1, MAX_QUEUE_SECONDS, whole=True)),
+            "next": _NEXT,
+        },
+    ),
     "goto": (GotoBlock, {"next": _NEXT}),
     "hangup": (HangUpBlock, {}),
 }

@@ -50,6 +50,14 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """The queue has given the callee back; the id is the Enqueue's. `status` is what Asterisk says in QUEUESTATUS."""
+
+    id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class HungUp:
     """The channel is gone."""
 
@@ -61,7 +69,7 @@ class Failed:
     reason: str
 
 
-Event = Key | Played | TimerFired | Done | HungUp | Failed
+Event = Key | Played | TimerFired | Done | Returned | HungUp | Failed
 
 
 # --- what is to be done ---
@@ -96,11 +104,20 @@ class OptOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Enqueue:
+    """Send the callee to a queue, the campaign's if it is None. Nothing happens here until Returned or HungUp."""
+
+    id: str
+    queue: str | None
+    timeout_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class HangUp:
     id: str
 
 
-Action = Play | StopPlay | Timer | OptOut | HangUp
+Action = Play | StopPlay | Timer | OptOut | Enqueue | HangUp
 
 
 # --- where it is ---
@@ -110,7 +127,7 @@ Action = Play | StopPlay | Timer | OptOut | HangUp
 class Position:
     """Everything the interpreter knows about a call. `block` is the block last begun.
 
-    `stage` is what the block waits for: "" (nothing yet), playing, keys, time, job. `end` is "" while the flow
+    `stage` is what the block waits for: "" (nothing yet), playing, keys, time, job, queue. `end` is "" while the flow
     runs, then completed (it came to a hangup block), hungup (the callee was first) or failed.
     """
 
@@ -120,7 +137,7 @@ class Position:
     stage: str = ""
     play: str = ""  # id of the Play that is under way
     timer: str = ""  # id of the one timer that counts
-    job: str = ""  # id of the OptOut that is under way
+    job: str = ""  # id of the OptOut or Enqueue that is under way
     medium: int = 0  # how many media of this block have been begun
     tries: int = 0  # how often this block has asked again
     keys: str = ""  # pressed and not yet used: the digits of a read so far, and what was typed ahead

@@ -1,0 +1,106 @@
+"""What is told of callers of ours who are in a queue, by AMI and by ARI; and who is found there without being told of.
+
+AMI comes over a socket of its own and may be away. ARI tells of the telephones that a queue rings, which is enough to
+know that an agent took the call; and who waits as far as we know, and not as AMI does, is asked after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+
+from dialer_engine import log
+from dialer_engine.ari import Dial
+from dialer_engine.core.call import Event, Phase
+from dialer_engine.core.model import AttemptId
+from dialer_engine.core.told import Disposed, MemberGone, MemberSeen, Told
+from dialer_engine.engine.attempt import Attempt
+from dialer_engine.engine.board import Board
+from dialer_engine.engine.desk import Desk
+from dialer_engine.engine.driver import ASK_AGAIN_SECONDS, Driver
+from dialer_engine.errors import Invalid, Rejected, Unavailable
+from dialer_engine.store import Store
+from dialer_engine.store.records import DisposeKind
+
+DISPOSE_SECONDS = 60.0
+"""So long Redis is waited for with what an agent says of a call by his telephone or a dialplan."""
+MOST_DISPOSITIONS = 1000
+"""At once; whoever sends more is not an agent."""
+
+_log = log.get("queues")
+
+
+@dataclass(slots=True)
+class Attendant:
+    store: Store
+    board: Board
+    desk: Desk
+    driver: Driver
+    clock: Callable[[], datetime]
+    errand: Callable[[Coroutine[None, None, None]], None]
+    _disposing: int = 0
+
+    def hear(self, told: Told | Disposed) -> None:
+        """In the order of AMI's wire; most of it is about callers who are not ours."""
+        if isinstance(told, Disposed):
+            self._take_disposition(told)
+        elif not isinstance(told, MemberSeen | MemberGone):
+            attempt = self.board.attempts.get(AttemptId(told.caller))
+            if attempt is not None:
+                agents = self.desk.agents
+                attempt.heard_at = asyncio.get_running_loop().time()
+                offered = agents.floor.is_offered(attempt.id)
+                attempt.hear_queue(told, offered=offered, pbx_offset=agents.clock_offset)
+
+    def hear_change(self) -> None:
+        """Often; only what lets another call start is a reason to look."""
+        if self.desk.has_gained():
+            self.board.wake.set()
+
+    def hear_agents_leg(self, attempt: Attempt, event: Dial) -> None:
+        """A queue rings an agent for it, by ARI. AMI tells more of that, as long as it tells anything."""
+        attempt.hear_agents_leg(event, self.clock())
+        stay = attempt.stay
+        if stay is not None and stay.answered_at is not None and not self.desk.is_exact:
+            attempt.feed(Event.CONNECTED, stay.answered_at)
+
+    def tend(self) -> None:
+        """Level, not edge: see above."""
+        if not self.desk.is_exact:
+            return
+        for attempt in self.board.attempts.values():
+            if attempt.call.phase is Phase.QUEUED and not attempt.over:
+                attempt.offered = self.desk.agents.floor.is_offered(attempt.id)
+                self.board.weigh(attempt)
+                if self.desk.has_lost(attempt):
+                    self.errand(self.driver.seek(attempt))
+
+    def _take_disposition(self, told: Disposed) -> None:
+        if self._disposing >= MOST_DISPOSITIONS:
+            _log.warning("disposition dropped", attempt=told.attempt)
+            return
+        self._disposing += 1
+        self.errand(self._dispose(told))
+
+    async def _dispose(self, told: Disposed) -> None:
+        try:
+            async with asyncio.timeout(DISPOSE_SECONDS):
+                kind = await self._until_taken(told)
+        except (Invalid, Rejected, TimeoutError) as exc:
+            _log.warning("disposition refused", attempt=told.attempt, reason=str(exc) or "Redis is away")
+        else:
+            _log.info("disposition taken", attempt=told.attempt, ext_status=told.ext_status, kind=kind)
+        finally:
+            self._disposing -= 1
+
+    async def _until_taken(self, told: Disposed) -> DisposeKind:
+        while True:
+            now = self.clock().timestamp()
+            try:
+                return await self.store.calls.dispose(
+                    AttemptId(told.attempt), told.ext_status, by="ami", now=now
+                )
+            except Unavailable:
+                await asyncio.sleep(ASK_AGAIN_SECONDS)

@@ -123,14 +123,15 @@ class SimulatedPbx:
 class SimulatedLab:
     """What `tests.lab.lab.Lab` offers, as far as a daemon and its callees go."""
 
-    ari_user = SimulatedPbx.username
-    ari_password = SimulatedPbx.password
+    ari_user = ami_user = SimulatedPbx.username
+    ari_password = ami_secret = SimulatedPbx.password
     version = "simulated"
 
     def __init__(self, *, speed: float = 1.0, seed: int = 0) -> None:
         self.speed = speed
         self.pbx = SimulatedPbx(speed=speed, seed=seed)
         self.ari_url = self.pbx.url
+        self.ami_port = self.pbx.ami_port
         self._log = WorldLog(self.pbx.world_log)
 
     def start(self) -> None:
@@ -174,6 +175,10 @@ class SimulatedLab:
             self.pbx.ask("DELETE", f"carriers/{prefix}")
         else:
             self.pbx.ask("PUT", f"carriers/{prefix}?code={code}")
+
+    def employ(self, extension: int, **habits: object) -> None:
+        """An agent of these habits comes to work (dialer_engine/simulator/agents.py)."""
+        self.pbx.ask("PUT", f"agents/{extension}", habits)
 
     def hang_up_everything(self) -> None:
         """Between tests: no call of one may be seen by the next."""

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from dataclasses import replace
+from typing import Any, Self
 
 import aiohttp
 import pytest
 
+from dialer_engine.ami import Patience
 from dialer_engine.simulator import Agent, Simulator
 from tests.lab import number
+from tests.ports.ami_server import Listener, listening
 from tests.ports.ari_client import client
 
 BASIC = {"Authorization": aiohttp.encode_basic_auth("dialer", "simulated")}
@@ -285,3 +289,54 @@ async def test_people_change_while_it_runs(simulator: Simulator, door: aiohttp.C
             assert (await door.request(method, f"simulator/{path}", json=body)).status == 400
         for method, path in (("DELETE", "cables/nobody"), ("PATCH", "agents/1001")):
             assert (await door.request(method, f"simulator/{path}")).status == 404
+
+
+# And the daemon's own client on it
+
+
+async def test_after_lies_losses_and_delays_the_view_is_the_models_again() -> None:
+    """A busy queue, of whose events every kind is spoilt."""
+    busy: dict[str, Any] = {
+        "answers_after": (0.0, 0.1),
+        "talks": (0.05, 0.3),
+        "works": (0.2, 0.6),
+        "pauses": (0.05, 0.2),
+    }
+    agents = [Agent(str(extension), ("red", "white"), **busy) for extension in range(1001, 1007)]
+    async with Simulator(agents=agents, seed=7) as simulator:
+        listener = Listener(
+            simulator.ami_port,
+            username=simulator.username,
+            secret=simulator.password,
+            patience=replace(Patience(), resync_seconds=0.2),
+        )
+
+        async def callers(seconds: float) -> None:
+            for serial in range(round(seconds / 0.03)):
+                simulator.call_in(("red", "white")[serial % 2], f"0155{serial:04d}", 0.1 + serial % 5 / 5)
+                await asyncio.sleep(0.03)
+
+        async with listening(listener):
+            spoilt = {
+                "ami_lies": 0.2,
+                "ami_events_lost": 0.1,
+                "ami_events_doubled": 0.1,
+                "ami_late_seconds": 0.02,
+            }
+            simulator.set_faults(spoilt)
+            await callers(1.5)
+            assert listener.ami.counts["malformed"] > 0
+            simulator.set_faults(dict.fromkeys(spoilt, 0.0))
+            await callers(0.5)
+            for agent in agents:
+                simulator.pbx.employ(time.time(), Agent(agent.extension))  # he goes on, and pauses no more
+            queues = simulator.pbx.queues.by_name
+            await listener.until(lambda: not any(queue.callers for queue in queues.values()))
+            resyncs = listener.ami.counts["resync"]
+            await listener.until(lambda: listener.ami.counts["resync"] > resyncs + 1 and listener.is_exact)
+            for name in ("red", "white"):
+                state = listener.state(name)
+                members = queues[name].members.values()
+                assert state is not None
+                assert state.available == {each.interface for each in members if not each.paused}
+                assert (state.waiting, state.logged_in) == (0, 6)

@@ -371,9 +371,12 @@ def test_an_agent_without_a_device_state_talks_until_he_is_told_to_have_ended() 
 
 
 def test_an_offer_by_an_unknown_member_harms_nobody() -> None:
-    of = floor(member(), offered(caller="x", agent=Agent("Local/ghost")))
-    assert is_free(of)
+    of = floor(member(), joined("x"))
+    assert state(of).waiting == 1
+    of.feed(offered(caller="x", agent=Agent("Local/ghost")))
+    assert (is_free(of), state(of).waiting) == (True, 0)
     assert of.feed(Refused(GREEN, "x", "Local/ghost"))
+    assert state(of).waiting == 1
     assert not of.feed(Refused(GREEN, "x", "Local/ghost"))
     assert not of.feed(connected(caller="y", agent=Agent("Local/ghost")))
     assert not of.feed(completed(caller="y", agent=Agent("Local/ghost")))

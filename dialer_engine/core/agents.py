@@ -199,7 +199,7 @@ class Floor:
         drift = sum([self._remove(queue, interface) for queue, interface in absent])
         others = set[Agent]()
         drift += sum([self._correct(told, others) for told in members])
-        for agent in others:
+        for agent in others & self._telephones.keys():
             self._stir(self._telephones[agent])
         for caller in gone:
             drift += self._take_out(self._waiting[caller], caller)

@@ -428,6 +428,12 @@ def test_a_snapshot_counts_what_differed() -> None:
     assert of.replace(of.members, of.callers, of.queues) == 0
 
 
+def test_of_two_rows_for_one_member_the_last_counts() -> None:
+    of = Floor()
+    of.replace([member(interface="Local/1"), member(BERT, interface="Local/1")], [], [GREEN])
+    assert state(of).available == {BERT}
+
+
 def test_a_queue_that_is_not_in_the_snapshot_is_gone() -> None:
     of = floor(member(), member(queue=BLUE))
     of.replace([member()], [], [GREEN])

@@ -72,7 +72,7 @@ class SeenCall(Protocol):
 Result: TypeAlias = Mapping[str, Any]
 """As the API shows it."""
 Said: TypeAlias = tuple[str, str | None, Mapping[str, str]]
-"""Status, extStatus and the answers given."""
+"""Status, extStatus and the answers given, or the agent who was reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +88,25 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """Somebody, the calls that he got, and the results of those that were to reach him, both in their order."""
+    """Somebody, the calls that he got, and the results of those that were to reach him, both in their order.
+
+    `deeds` are his calls in words, `wanted` what should have been recorded of them, `said` what was.
+    """
 
     person: Person
     calls: Sequence[SeenCall]
     results: Sequence[Result]
+    deeds: Sequence[str]
+    wanted: Sequence[Said]
+    said: Sequence[Said]
 
     def is_true(self) -> bool:
         """Was he called as often as he should be, and was of each call recorded what came of it?"""
-        wanted = [promised(call, self.person.name) for call in self.calls]
-        if not self.person.kind.calls:
-            wanted.append((Status.RS_BLACKLIST, LISTED, {}))
-        return len(self.calls) == self.person.kind.calls and wanted == [recorded(one) for one in self.results]
+        return len(self.calls) == self.person.kind.calls and [*self.wanted] == [*self.said]
 
     def __str__(self) -> str:
-        did = ", then ".join(map(deed, self.calls)) or NOT_CALLED
-        said = ", then ".join(words(recorded(result)) for result in self.results) or "nothing"
+        did = ", then ".join(self.deeds) or NOT_CALLED
+        said = ", then ".join(map(in_full, self.said)) or "nothing"
         return f"{self.person.number} {self.person.name}: {did}; recorded: {said}"
 
 
@@ -118,41 +121,56 @@ def compare(
 
     `opted_out`: the numbers on the do-not-call list that were not there before.
     """
-    got = _grouped(calls, lambda call: call.number)
-    told = _grouped(results, lambda result: str(result["number"]))
-    stories = [Story(person, got.pop(person.number, []), told.pop(person.number, [])) for person in people]
-    lines = [_of_kind(kind, [story for story in stories if story.person.kind is kind]) for kind in kinds]
-    return [*lines, _strangers(got, told), _again(stories), _instants(stories), _wishes(calls, opted_out)]
+    got = grouped(calls, lambda call: call.number)
+    told = grouped(results, lambda result: str(result["number"]))
+    stories = [_story(person, got.pop(person.number, []), told.pop(person.number, [])) for person in people]
+    lines = [*of_kinds(kinds, stories), strangers(got, told), _again(stories)]
+    return [*lines, instants("times of all calls", stories), _wishes(calls, opted_out)]
 
 
-def _grouped(found: Iterable[T], number: Callable[[T], str]) -> dict[str, list[T]]:
+def _story(person: Person, calls: Sequence[SeenCall], results: Sequence[Result]) -> Story:
+    wanted = [promised(call, person.name) for call in calls]
+    if not person.kind.calls:
+        wanted.append((Status.RS_BLACKLIST, LISTED, {}))
+    return Story(person, calls, results, [*map(deed, calls)], wanted, [*map(recorded, results)])
+
+
+def grouped(found: Iterable[T], number: Callable[[T], str]) -> dict[str, list[T]]:
     grouped: dict[str, list[T]] = {}
     for one in found:
         grouped.setdefault(number(one), []).append(one)
     return grouped
 
 
+def of_kinds(kinds: Iterable[Kind], stories: Sequence[Story]) -> list[Line]:
+    """A row of each."""
+    return [_of_kind(kind, [story for story in stories if story.person.kind is kind]) for kind in kinds]
+
+
 def _of_kind(kind: Kind, stories: Sequence[Story]) -> Line:
     did: Counter[str] = Counter()
     said: Counter[str] = Counter()
     for story in stories:
-        did.update(map(deed, story.calls) if story.calls else [NOT_CALLED])
-        said.update(words(recorded(result)) for result in story.results)
+        did.update(story.deeds or [NOT_CALLED])
+        said.update(map(words, story.said))
     differs = [str(story) for story in stories if not story.is_true()]
     return Line(kind.name, counted(did), counted(said), not differs, differs)
 
 
-def _strangers(calls: Mapping[str, list[SeenCall]], results: Mapping[str, list[Result]]) -> Line:
-    strangers = calls.keys() | results.keys()
+def strangers(
+    calls: Mapping[str, Sequence[SeenCall]], results: Mapping[str, Sequence[Result]], name: str = "anybody else"
+) -> Line:
+    """Whoever should not have been called at all."""
+    others = calls.keys() | results.keys()
     called, recorded = sum(map(len, calls.values())), sum(map(len, results.values()))
-    return Line("anybody else", f"{called} calls", f"{recorded} results", not strangers, sorted(strangers))
+    return Line(name, f"{called} calls", f"{recorded} results", not others, sorted(others))
 
 
 def _again(stories: Sequence[Story]) -> Line:
     """Re-dials: as many as were promised, and nobody before he was due."""
     early, after, due = False, list[float](), 0
     for story in stories:
-        promises = [_instant(result["redialAt"]) for result in story.results if result["redialAt"]]
+        promises = [instant(result["redialAt"]) for result in story.results if result["redialAt"]]
         due += len(promises)
         for before, call in itertools.pairwise(story.calls):
             after.append(call.invited_at - (before.ended_at or before.invited_at))
@@ -163,11 +181,12 @@ def _again(stories: Sequence[Story]) -> Line:
     return Line("is called again", f"{len(after)} calls{when}", f"{due} were due", equal)
 
 
-def _instants(stories: Sequence[Story]) -> Line:
+def instants(name: str, stories: Sequence[Story]) -> Line:
+    """All instants of all calls, in one row."""
     pairs = (pair for story in stories for pair in zip(story.calls, story.results, strict=False))
     largest = max((apart(result, call) for call, result in pairs), default=0.0)
     said = f"the same within {largest:.2f} s"
-    return Line("times of all calls", "INVITE, ringing, answer, end", said, largest < CLOSE_SECONDS)
+    return Line(name, "INVITE, ringing, answer, end", said, largest < CLOSE_SECONDS)
 
 
 def _wishes(calls: Iterable[SeenCall], opted_out: frozenset[str]) -> Line:
@@ -217,6 +236,13 @@ def words(one: Said) -> str:
     return f"{status}/{ext_status}" if ext_status else status
 
 
+def in_full(one: Said) -> str:
+    """With the answers, or the agent."""
+    *_, values = one
+    more = " ".join(f"{name}={value}" for name, value in values.items())
+    return f"{words(one)} ({more})" if more else words(one)
+
+
 def counted(texts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {text}" for text, count in sorted(texts.items())) or "nothing"
 
@@ -229,11 +255,11 @@ def apart(result: Result, call: SeenCall) -> float:
         if (text is None) != (seen is None):
             return math.inf
         if text is not None:
-            largest = max(largest, abs(_instant(text) - seen))
+            largest = max(largest, abs(instant(text) - seen))
     return largest
 
 
-def _instant(text: str) -> float:
+def instant(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 

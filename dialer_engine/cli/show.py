@@ -22,6 +22,7 @@ from rich.text import Text
 
 from dialer_engine.cli.comparison import PAGE, Line, Result, SeenCall, counted, recorded, words
 from dialer_engine.cli.crowd import CHOICES, Person
+from dialer_engine.cli.wallboard import Wallboard
 from dialer_engine.core.model import CampaignId, CampaignState, Status
 from dialer_engine.errors import Unavailable
 from dialer_engine.store import Store
@@ -47,6 +48,8 @@ PHASES: Mapping[str, str] = {
     "SENT": "dialed",
     "RINGING": "ringing",
     "ANSWERED": "in the flow",
+    "QUEUED": "in the queue",
+    "CONNECTED": "with an agent",
 }
 MEANINGS: Mapping[str, str] = {
     Status.TERMINATED: "answered",
@@ -76,7 +79,10 @@ class Picture:
         calls: Callable[[], Sequence[SeenCall]],
         *,
         title: str,
+        beside: Wallboard | None = None,
     ) -> None:
+        """`beside`: another campaign, for agents."""
+        self._beside = beside
         self._store = store
         self._campaign = campaign
         self._people = {person.number: person for person in people}
@@ -92,10 +98,13 @@ class Picture:
     async def look(self) -> None:
         """Read everything anew. Raises Unavailable."""
         store, campaign, at = self._store, self._campaign, time.time()
-        view = (await store.campaigns.load(now=at)).campaigns[campaign]
+        views = (await store.campaigns.load(now=at)).campaigns
+        view = views[campaign]
+        if self._beside is not None:
+            await self._beside.look(views[self._beside.campaign], at)
         self.state, self.closed = view.state, view.counts.closed
         self.limit, self.sentence = "-", ""
-        if not self.over:
+        if self.state is not CampaignState.COMPLETED:
             for plan in (await store.campaigns.plans(campaign)).values():
                 self.limit, self.sentence = str(plan["limit"]), str(plan["text"])
         live = await store.calls.live(campaign)
@@ -110,7 +119,12 @@ class Picture:
 
     @property
     def over(self) -> bool:
-        return self.state is CampaignState.COMPLETED
+        return self.state is CampaignState.COMPLETED and (self._beside is None or self._beside.over)
+
+    @property
+    def reasons(self) -> list[tuple[str, str]]:
+        """Of the pace of each campaign: the limit and its sentence."""
+        return [(self.limit, self.sentence), *([self._beside.plan] if self._beside is not None else [])]
 
     @property
     def seconds(self) -> float:
@@ -129,19 +143,23 @@ class Picture:
         facts.add_row("live now", counted(self.phases))
         facts.add_row("limit", f"[bold]{self.limit}[/]  {self.sentence}")
         facts.add_row("keys", counted(self._choices()))
+        for row in self._beside.rows(names=width >= VERY_WIDE) if self._beside is not None else ():
+            facts.add_row(*row)
         below: RenderableType = self._statuses(bars=False)
         if wide:
             below = beside = Table.grid(padding=(0, 2))
             beside.add_row(self._statuses(bars=width >= VERY_WIDE), self._last_results())
-        return Panel(Group(facts, Text(), below), title=self._title)
+        gap = [Text()] if self._beside is None else []
+        return Panel(Group(facts, *gap, below), title=self._title)
 
     def line(self) -> str:
-        """The same in a line."""
+        """The same in a line for each campaign."""
         statuses = Counter(str(result["status"]) for result in self._results.values())
-        return (
+        line = (
             f"{self.seconds:4.0f} s  {self.state}  {self.limit}  {self.closed} of {len(self._people)} done  "
             f"{self.pace:.1f} calls/s  live: {counted(self.phases)}  results: {counted(statuses)}"
         )
+        return line if self._beside is None else f"{line}\n{self._beside.line()}"
 
     def _choices(self) -> Counter[str]:
         blocks = (block for result in self._results.values() for block in result["path"])
@@ -199,13 +217,14 @@ class _Lines:
         self._picture = picture
         self._console = console
         self._said_at = 0.0
-        self._limit = ""
+        self._limits: dict[int, str] = {}
 
     async def show(self) -> None:
         picture = self._picture
-        if picture.sentence and picture.limit != self._limit:
-            self._limit = picture.limit
-            self._say(f"{picture.seconds:4.0f} s  {picture.limit}: {picture.sentence}")
+        for campaign, (limit, sentence) in enumerate(picture.reasons):
+            if sentence and limit != self._limits.get(campaign):
+                self._limits[campaign] = limit
+                self._say(f"{picture.seconds:4.0f} s  {limit}: {sentence}")
         if time.monotonic() - self._said_at >= PLAIN_LINE_SECONDS or picture.over:
             self._said_at = time.monotonic()
             self._say(picture.line())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import json
 import os
 import secrets
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import urllib.request
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +25,18 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from dialer_engine.cli import show
-from dialer_engine.cli.comparison import compare, opted_out, results_of
+from dialer_engine.cli import callcentre, show
+from dialer_engine.cli.callcentre import CUSTOMERS, QUEUE, QUEUES, STAFF, TO_AN_AGENT
+from dialer_engine.cli.comparison import Line, compare, opted_out, results_of
+from dialer_engine.cli.connections import compare_connections
 from dialer_engine.cli.crowd import KINDS, LISTED, SURVEY, Kind, Person, campaign, crowd
 from dialer_engine.cli.session import now
+from dialer_engine.cli.wallboard import Wallboard
 from dialer_engine.core.compliance import NumberPolicy
-from dialer_engine.core.model import CampaignId, Command, IvrId
+from dialer_engine.core.model import CampaignId, Command, IvrId, ListId
 from dialer_engine.errors import Unavailable
 from dialer_engine.simulator import Callee, Population, Simulator
+from dialer_engine.simulator.world import Seen
 from dialer_engine.store import Store
 from dialer_engine.store.accounts import MANAGE
 from dialer_engine.store.contract import contact_row, parse_campaign, parse_ivr
@@ -40,6 +45,8 @@ from dialer_engine.store.records import DoNotCall
 
 BY = "demo"
 CALLS_PER_SECOND = 14.0
+CUSTOMERS_SHARE = 8
+"""So many people of the survey for each who is called for an agent."""
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 ASK_SECONDS = 2.0
@@ -49,7 +56,7 @@ SPARE_SECONDS = 60.0
 LAST_WORDS = 5
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
-LATECOMERS = Kind("is busy, then presses 1", 12, "1 00 000 ######", calls=2)
+LATECOMERS = Kind("is busy, then presses 1", 12, "0 00 000 ######", calls=2)
 
 _NOT_OURS = ("DIALER_", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
 """Of the environment: with it the daemon would be another one's, with a real PBX perhaps."""
@@ -64,33 +71,52 @@ async def play(size: int, *, speed: float, seed: int, keep: bool) -> bool:
     """
     console = show.standard_output()
     people = crowd(size, [*KINDS, LATECOMERS], seed=seed)
-    console.print(f"Starting a Redis, a PBX with {size} people to call, and the daemon ...")
+    customers = crowd(max(len(CUSTOMERS), size // CUSTOMERS_SHARE), CUSTOMERS, seed=seed)
+    called = f"{size} people to call, {len(customers)} more for its {len(STAFF)} agents"
+    console.print(f"Starting a Redis, a PBX with {called}, and the daemon ...")
     with tempfile.TemporaryDirectory(prefix="dialer-demo-") as directory, embedded_redis() as redis_url:
         async with (
-            Simulator(speed=speed, seed=seed, population=Latecomers()) as pbx,
+            _pbx(speed, seed) as pbx,
             _open(redis_url) as store,
             _daemon(Path(directory), redis_url, pbx) as daemon,
         ):
             await daemon.while_it_lives(daemon.ready())
             await _introduce(console, store, pbx, daemon)
             ivr, survey = await _prepare(store, people, CALLS_PER_SECOND * speed)
+            sales = await _prepare_agents(store, customers)
+            board = Wallboard(store, sales, len(customers), lambda: pbx.pbx.queues.doing(QUEUE))
+            title = "dialer-engine demo"
             picture = show.Picture(
-                store, survey, people, lambda: pbx.pbx.world.calls, title="dialer-engine demo"
+                store, survey, people, lambda: _calls_of(pbx, customers)[1], title=title, beside=board
             )
             patience = size / (CALLS_PER_SECOND * speed) + SPARE_SECONDS
             await daemon.while_it_lives(show.watch(picture, console, patience_seconds=patience))
-            lines = compare(
-                people,
-                list(pbx.pbx.world.calls),
-                await results_of(store, survey),
-                await opted_out(store),
-                [*KINDS, LATECOMERS],
-            )
+            lines = await _compared(store, pbx, (survey, sales), people, customers)
             equal = show.tell(lines, console, witness="their own log")
             _say_what_next(console, daemon, survey, ivr, keep=keep)
             if keep:
                 await daemon.while_it_lives(asyncio.Event().wait())
             return await daemon.stop() == 0 and equal
+
+
+@asynccontextmanager
+async def _pbx(speed: float, seed: int) -> AsyncIterator[Simulator]:
+    """With agents at work, for whom others call in, too."""
+    async with Simulator(
+        speed=speed, seed=seed, population=Latecomers(), queues=QUEUES, agents=callcentre.staff()
+    ) as pbx:
+        calling = asyncio.create_task(_call_in(pbx, speed))
+        try:
+            yield pbx
+        finally:
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+
+
+async def _call_in(pbx: Simulator, speed: float) -> None:
+    for serial in itertools.count():
+        await asyncio.sleep(callcentre.INBOUND_SECONDS / speed)
+        pbx.call_in(QUEUE, f"0800{serial:06d}", callcentre.INBOUND_STAY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +143,59 @@ async def _open(url: str) -> AsyncIterator[Store]:
 
 async def _prepare(store: Store, people: Sequence[Person], calls_per_second: float) -> tuple[IvrId, CampaignId]:
     """Write what the campaign needs, and start it."""
+    ivr = await store.ivrs.save(parse_ivr(SURVEY), by=BY, now=now())
+    listed = (person.number for person in people if not person.kind.calls)
+    await store.do_not_call.add(*(DoNotCall(number, reason=LISTED, by=BY, at=now()) for number in listed))
+    call_list = await _listed(store, "people", people)
+    definition = campaign(call_list, ivr, calls_per_second=calls_per_second)
+    return ivr, await _started(store, definition)
+
+
+async def _prepare_agents(store: Store, customers: Sequence[Person]) -> CampaignId:
+    """The same for the campaign whose pace the agents set."""
+    ivr = await store.ivrs.save(parse_ivr(TO_AN_AGENT), by=BY, now=now())
+    call_list = await _listed(store, "customers", customers)
+    return await _started(store, callcentre.campaign(call_list, ivr))
+
+
+async def _listed(store: Store, name: str, people: Sequence[Person]) -> ListId:
     rows = [contact_row(person.row(), NumberPolicy()) for person in people]
 
     async def batches() -> AsyncIterator[Sequence[tuple[str, str]]]:
         yield rows
 
-    call_list = await store.lists.create("people", batches())
-    ivr = await store.ivrs.save(parse_ivr(SURVEY), by=BY, now=now())
-    listed = (person.number for person in people if not person.kind.calls)
-    await store.do_not_call.add(*(DoNotCall(number, reason=LISTED, by=BY, at=now()) for number in listed))
-    definition = parse_campaign(campaign(call_list.id, ivr, calls_per_second=calls_per_second))
-    survey = await store.campaigns.save(definition, by=BY, now=now())
-    await store.campaigns.command(survey, Command.START, by=BY, now=now())
-    return ivr, survey
+    return (await store.lists.create(name, batches())).id
+
+
+async def _started(store: Store, definition: Mapping[str, object]) -> CampaignId:
+    saved = await store.campaigns.save(parse_campaign(definition), by=BY, now=now())
+    await store.campaigns.command(saved, Command.START, by=BY, now=now())
+    return saved
+
+
+def _calls_of(pbx: Simulator, customers: Sequence[Person]) -> tuple[list[Seen], list[Seen]]:
+    """Those for agents, their telephones' among them, and all others."""
+    numbers = {*STAFF, *(person.number for person in customers)}
+    calls = [*pbx.pbx.world.calls]
+    return [call for call in calls if call.number in numbers], [
+        call for call in calls if call.number not in numbers
+    ]
+
+
+async def _compared(
+    store: Store,
+    pbx: Simulator,
+    campaigns: tuple[CampaignId, CampaignId],
+    people: Sequence[Person],
+    customers: Sequence[Person],
+) -> list[Line]:
+    survey, sales = campaigns
+    for_agents, others = _calls_of(pbx, customers)
+    kept = await opted_out(store)
+    return [
+        *compare(people, others, await results_of(store, survey), kept, [*KINDS, LATECOMERS]),
+        *compare_connections(customers, for_agents, await results_of(store, sales), CUSTOMERS, STAFF),
+    ]
 
 
 async def _introduce(console: Console, store: Store, pbx: Simulator, daemon: Daemon) -> None:
@@ -202,6 +268,7 @@ def _toml(directory: Path, redis_url: str, pbx: Simulator) -> str:
     tables: dict[str, dict[str, object]] = {
         "redis": {"url": redis_url},
         "ari": {"url": pbx.url, "username": pbx.username, "password": pbx.password},
+        "ami": {"port": pbx.ami_port, "username": pbx.username, "secret": pbx.password},
         "api": {"bind": "127.0.0.1:0"},
         "trunks.carrier": {},
         "daemon": {"name": BY, "drain_seconds": 0.5, "data_directory": str(directory / "data")},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import io
+import itertools
 import os
 import pty
 import re
@@ -13,6 +15,7 @@ import sys
 import termios
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,9 +26,15 @@ from typing import Any
 import psutil
 import pytest
 import redis
+from rich.console import Console
 
+from dialer_engine.cli import callcentre, show
+from dialer_engine.cli.callcentre import CUSTOMERS, STAFF
 from dialer_engine.cli.comparison import compare
+from dialer_engine.cli.connections import compare_connections
 from dialer_engine.cli.crowd import KINDS, Kind, Person, crowd
+from dialer_engine.cli.wallboard import Wallboard
+from dialer_engine.core.model import CampaignId, CampaignState
 from dialer_engine.simulator.world import Seen
 
 system = pytest.mark.system
@@ -170,7 +179,7 @@ def lose_a_result(demo: Demo) -> str:
     """Take one out of its Redis; the number."""
     url = demo.says(r"redis://\S+").group()
     with redis.Redis.from_url(url, decode_responses=True) as connection:
-        (name,) = demo.until(lambda: connection.keys("*:results"), "results")
+        name = demo.until(lambda: connection.keys("*:results"), "results")[0]
         ((entry, fields),) = demo.until(lambda: connection.xrange(name, count=1), "a result")
         connection.xdel(name, entry)
     return str(fields["number"])
@@ -193,8 +202,10 @@ def test_without_a_terminal_there_are_plain_lines(whole: Whole) -> None:
     assert "\x1b" not in demo.text
     assert re.search(r"^ +\d s  RUNNING .* of 30 done ", demo.text, re.MULTILINE)
     assert re.search(r"^ +\d+ s  COMPLETED .* 30 of 30 done ", demo.text, re.MULTILINE)
+    assert re.search(r"^ +for agents  COMPLETED .* agents: .* connected, 0 waiting, ", demo.text, re.MULTILINE)
     rows = [line for line in demo.text.splitlines() if line.rstrip().endswith(" equal")]
-    assert len(rows) >= len(KINDS)
+    assert len(rows) >= len(KINDS) + len(CUSTOMERS) + len(STAFF)
+    assert re.search(r"waits for an agent +\d+ talked to an agent +\d+ TERMINATED", demo.text)
     assert demo.text.count("all equal") == 1
     assert "What next" in demo.text
     assert demo.left() == []
@@ -209,6 +220,9 @@ def test_a_person_sees_it_dial_and_may_play_with_it(whole: Whole) -> None:
     assert re.search(r"contacts +30 of 30 are done", shown)
     assert re.search(r"limit +(RATE|DIALING) +No call may start", shown)
     assert re.search(r"live now .*\d+ ringing", shown)
+    assert re.search(r"for agents +RUNNING +\d+ of \d+ done; \d+ connected, \d+ waiting, abandoned ", shown)
+    assert re.search(r"agents +(talking|ringing|free): \w+", shown)
+    assert re.search(r"pace +(WAITING_AGENTS|DIALING|QUEUE_FULL|STALE_QUEUE_DATA) +\S", shown)
     assert re.search(r"keys .*\d+ pressed 1 \(yes\)", shown)
     assert re.search(r"RS_BUSY +[1-9]\d* +busy", shown)
     assert re.search(r"\w+ \w+ +TERMINATED/CONFIRMED", shown)
@@ -370,6 +384,113 @@ def test_a_call_too_many_or_too_few_is_found() -> None:
 def test_a_wish_that_is_not_heard_is_found() -> None:
     assert unequal(opted_out=()) == ["wants no more calls"]
     assert unequal(opted_out=(OLGA.number, EVA.number)) == ["wants no more calls"]
+
+
+# --- and of who was connected to whom ---
+
+
+WAITS = Kind("waits", 1, "3 10 000 7#####")
+ANNA, BEN, CARL = (
+    Person(WAITS.number(serial), name, WAITS)
+    for serial, name in enumerate(("Anna Blau", "Ben Grün", "Carl Rot"))
+)
+AGENTS = {"1001": "Agnes", "1002": "Albert"}
+MEETINGS = [
+    seen(ANNA, BEGIN, answered_at=BEGIN + 1, ended_by="pbx", met="1001", met_at=BEGIN + 1.2),
+    seen(BEN, BEGIN, answered_at=BEGIN + 1, ended_by="pbx", met="1002", met_at=BEGIN + 2.9),
+    seen(CARL, BEGIN, answered_at=BEGIN + 1, ended_by="world"),
+    *(
+        Seen("t", telephone, telephone, "100", BEGIN + 1.1, ended_at=BEGIN + 3, met=person.number, **more)
+        for telephone, person, more in (
+            ("1001", ANNA, {"met_at": BEGIN + 1.2, "said": "SOLD"}),
+            ("1002", BEN, {"met_at": BEGIN + 2.9}),
+        )
+    ),
+    Seen("t", "1002", "1002", "100", BEGIN + 5, met="0155", met_at=BEGIN + 5, ended_at=BEGIN + 9),
+]
+
+
+def met(
+    person: Person, agent: str | None, seconds: float | None = None, talk: float = 0.0, **more: Any
+) -> dict[str, Any]:
+    queue = {"secondsToAgent": seconds, "talkSeconds": talk, "abandoned": seconds is None or seconds > 2}
+    status = "TERMINATED" if agent else "RS_LOST"
+    return {**result(person, 0, status, answeredAt=1), "agent": agent, "queue": queue, **more}
+
+
+CONNECTED = [
+    met(ANNA, "Agnes", 0.2, 1.8, extStatus="SOLD"),
+    met(BEN, "Albert", 1.9, 0.1),
+    met(CARL, None),
+]
+
+
+def misconnected(results: Sequence[dict[str, Any]] = CONNECTED, calls: Sequence[Seen] = MEETINGS) -> list[str]:
+    lines = compare_connections((ANNA, BEN, CARL), calls, results, (WAITS,), AGENTS)
+    return [line.name for line in lines if not line.equal]
+
+
+def changed(index: int, **changes: Any) -> list[dict[str, Any]]:
+    return [{**one, **changes} if place == index else one for place, one in enumerate(CONNECTED)]
+
+
+def of_queue(index: int, **changes: Any) -> list[dict[str, Any]]:
+    return changed(index, queue={**CONNECTED[index]["queue"], **changes})
+
+
+def test_who_was_connected_to_whom_is_called_equal() -> None:
+    assert misconnected() == []
+
+
+@pytest.mark.parametrize(
+    ("results", "rows"),
+    [
+        (changed(0, agent="Albert"), ["waits", "agent Agnes", "agent Albert"]),
+        (changed(0, agent=None), ["waits", "agent Agnes"]),
+        (changed(0, extStatus="NOT_INTERESTED"), ["waits"]),
+        (changed(2, status="TERMINATED"), ["waits"]),
+        (changed(2, status="RS_TIMEOUT"), ["waits"]),
+        (CONNECTED[1:], ["waits", "agent Agnes"]),
+        ([*CONNECTED, changed(2, number="3010000799999")[2]], ["anybody else for agents"]),
+        (of_queue(0, abandoned=True), ["no agent within 2 s"]),
+        (of_queue(2, abandoned=False), ["no agent within 2 s"]),
+        (changed(2, queue=None), ["no agent within 2 s"]),
+        (of_queue(0, secondsToAgent=1.7), ["seconds to the agent"]),
+        (of_queue(1, talkSeconds=4.0), ["agent Albert"]),
+        (changed(1, answeredAt="2026-01-01T00:00:02.500000+00:00"), ["times of their calls"]),
+    ],
+)
+def test_a_false_connection_is_found(results: list[dict[str, Any]], rows: list[str]) -> None:
+    assert misconnected(results) == rows
+
+
+def test_a_wait_that_is_nearly_two_seconds_may_be_abandoned_or_not() -> None:
+    assert misconnected(of_queue(1, abandoned=True)) == misconnected(of_queue(1, abandoned=False)) == []
+
+
+def test_a_caller_who_met_somebody_else_is_found() -> None:
+    wrong = replace(MEETINGS[0], met="1002")
+    assert misconnected(calls=[wrong, *MEETINGS[1:]]) == ["waits"]
+
+
+def test_on_a_terminal_of_eighty_columns_there_are_fewer_than_24_lines() -> None:
+    store: Any = None
+    sentence = (
+        "No call may start: 5 agents are available in queue sales; boostFactor 1.5 allows 7 calls for "
+        "them, and 7 are under way."
+    )
+    board = Wallboard(store, CampaignId(2), 40, dict)
+    board.agents = dict(
+        zip(callcentre.NAMES, itertools.cycle(("talking", "ringing", "wrapping up")), strict=False)
+    )
+    board.state, board.plan = CampaignState.RUNNING, ("WAITING_AGENTS", sentence)
+    picture = show.Picture(store, CampaignId(1), crowd(320), list, title="demo", beside=board)
+    picture.state, picture.limit = CampaignState.RUNNING, "RATE"
+    picture.sentence = "3 calls may start: calls of this campaign or of trunk carrier may not start faster."
+    picture.phases = Counter({"about to be dialed": 1, "dialed": 4, "ringing": 12, "in the flow": 12})
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(picture.render(80))
+    assert 20 < len(console.export_text().splitlines()) < 24
 
 
 def test_a_seed_tells_who_is_called_in_which_order() -> None:

@@ -127,6 +127,10 @@ class Staff:
             Async="true",
         )
 
+    def hang_up(self, extension: int) -> None:
+        """End whatever call the telephone has."""
+        self._pbx.do("Hangup", Channel=f"/^PJSIP/{extension}-/")
+
     def dial(self, extension: int, dialled: str) -> None:
         """The agent dials it on his telephone."""
         self._world.do(

@@ -34,6 +34,7 @@ class Books:
     telephones: Mapping[str, WorldCall]  # by attempt
     queue: Mapping[str, Served]  # by attempt
     ivr_seconds: float  # what the flow plays before the queue
+    nobody_listened: tuple[float, float] | None  # from a kill -9 until the daemon had found its calls again
     wrong: list[str] = field(default_factory=list)
 
     def check(self) -> list[str]:
@@ -54,12 +55,16 @@ class Books:
         if ours is None or theirs is None or abs(ours - theirs) > within:
             self.wrong.append(f"{what}: ours {ours}, theirs {theirs}")
 
+    def _was_unheard(self, at: float | None) -> bool:
+        """What ended while no daemon was there is known to have ended by the time it came back."""
+        return at is not None and self.nobody_listened is not None and at <= self.nobody_listened[1]
+
     def _check_call(self, result: Mapping[str, Any], call: WorldCall) -> None:
         name = f"{result['number']} ({result['attempt']}, {result['status']})"
         for ours, theirs in (("answeredAt", call.answered_at), ("endedAt", call.ended_at)):
             if result[ours] is None or theirs is None:
                 self._same(f"{name} {ours}", result[ours] is not None, theirs is not None)
-            else:
+            elif not self._was_unheard(theirs):
                 self._near(f"{name} {ours}", instant(result, ours), theirs)
         served = self.queue.get(result["attempt"])
         if served is not None:
@@ -85,8 +90,11 @@ class Books:
         to_agent = telephone.answered_at - call.answered_at - self.ivr_seconds
         self._near(f"{name} secondsToAgent", queue["secondsToAgent"], to_agent)
         self._near(f"{name} secondsToAgentPbx", queue["secondsToAgentPbx"], to_agent)
-        self._near(f"{name} talkSeconds", queue["talkSeconds"], telephone.duration)
-        self._near(f"{name} talkSeconds", queue["talkSeconds"], served.talk_seconds, SECONDS + WHOLE_SECONDS)
+        if not self._was_unheard(telephone.ended_at):
+            self._near(f"{name} talkSeconds", queue["talkSeconds"], telephone.duration)
+            self._near(
+                f"{name} talkSeconds", queue["talkSeconds"], served.talk_seconds, SECONDS + WHOLE_SECONDS
+            )
         self._near(f"{name} waitSeconds", queue["waitSeconds"], served.hold_seconds, SECONDS + WHOLE_SECONDS)
 
     def _check_stats(self) -> None:
@@ -126,7 +134,13 @@ class Books:
         )
 
 
-def books(centre: Centre, campaign: Campaign, *, ivr_seconds: float = 0.0) -> Books:
+def books(
+    centre: Centre,
+    campaign: Campaign,
+    *,
+    ivr_seconds: float = 0.0,
+    nobody_listened: tuple[float, float] | None = None,
+) -> Books:
     """Of a campaign whose calls have all ended, each number called once."""
     return Books(
         results=centre.results(campaign),
@@ -135,4 +149,5 @@ def books(centre: Centre, campaign: Campaign, *, ivr_seconds: float = 0.0) -> Bo
         telephones=centre.telephones(),
         queue=queue_log.read(centre.lab.queue_log()),
         ivr_seconds=ivr_seconds,
+        nobody_listened=nobody_listened,
     )

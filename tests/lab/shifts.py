@@ -22,6 +22,8 @@ from tests.rig import serial
 SOAK_SECONDS = 40.0
 STALE_SECONDS = 3.0
 """So old may the view of a queue be."""
+PLAN_SECONDS = 7.0
+"""The plan is told anew at least every 5 s, or when its limit changes."""
 HOLD: dict[str, Any] = {
     "name": "hold",
     "start": "hold",
@@ -111,10 +113,10 @@ def agents_go(here: Centre) -> Played:
     here.lab.unplug(cabled)
     staff.pause("white", pauses)
     staff.log_off("white", logs_off)
-    staff.call_directly(talks, 14)
+    staff.call_directly(talks, 18)
     here.until(lambda: _free(here, "white") == 0, 8, "nobody is free")
     played.marks["nobody"] = now()
-    time.sleep(1.2)
+    here.until(lambda: here.plan(one)["inputs"]["available"] == 0, PLAN_SECONDS, "the plan says so")
     played.told["plan"] = here.plan(one)
     ways: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
         "unpauses": (
@@ -253,31 +255,41 @@ def ami_is_lost(here: Centre, wire: Proxy) -> Played:
 
 
 def daemon_is_killed(here: Centre) -> Played:
-    """kill -9 while one talks on, one will have been hung up by his agent before the daemon is back, and one waits."""
-    talks_on, hangs_up, pauses = 1059, 1060, 1031
-    here.staff.talk([talks_on], (9.0, 9.0))
-    here.staff.talk([hangs_up], (2.5, 2.5))
+    """kill -9 while two talk and one waits; one agent hangs up before the daemon is back, the rest goes on after."""
+    hangs_up, talks_on, pauses = agents = 1060, 1059, 1031
     here.staff.talk([pauses], (1.0, 1.0))
-    here.staff.log_in("gold", [talks_on, hangs_up, pauses])
+    here.staff.log_in("gold", agents)
     one = here.campaign("gold", [*stays(2, ring=1.0), *stays(1, ring=1.6)])
     here.until(lambda: len(here.calls(one)) == 3, 10, "three ring")
     here.staff.pause("gold", pauses)
-    here.until(lambda: here.staff.waiting("gold") == 1, 10, "one waits")
+    here.until(lambda: _phases(here, one) == ["CONNECTED", "CONNECTED", "QUEUED"], 10, "two talk, one waits")
+    for extension in (hangs_up, talks_on):  # who waits is not for them
+        here.staff.pause("gold", extension)
     here.rig.kill()
-    here.staff.pause("gold", hangs_up)  # he talks; who waits is not for him
-    here.until(
-        lambda: any(
-            event["MemberName"] == name_of(hangs_up) for event in here.recorder.events("AgentComplete")
-        ),
-        10,
-        "an agent hangs up meanwhile",
-    )
+    killed_at = now()
+    here.staff.hang_up(hangs_up)
+    here.until(lambda: _completed_by(here, hangs_up), 10, "an agent hangs up meanwhile")
+    time.sleep(0.5)  # the callee is hung up, too
     here.start_again()
+    here.rig.until(lambda: here.rig.logged("recovered"), 20, "the daemon has found its calls")
     back_at = now()
-    here.rig.until(lambda: len(here.rig.logged("asterisk connected")) >= 2, 20, "the daemon is connected again")
+    here.staff.hang_up(talks_on)
     here.staff.pause("gold", pauses, paused=False)
-    here.rig.completed(one.id, 40)
-    return Played([one], _judge(here, one), [books(here, one)], marks={"back": back_at})
+    here.rig.completed(one.id, 60)
+    kept = books(here, one, nobody_listened=(killed_at, back_at))
+    return Played([one], _judge(here, one), [kept], marks={"back": back_at})
+
+
+def _phases(here: Centre, campaign: Campaign) -> list[str]:
+    """Of its live calls, as they would survive the daemon."""
+    live: Any = here.rig.redis.smembers(here.rig.key(f"campaign:{campaign.id}:live"))
+    return sorted(
+        str(here.rig.redis.hget(here.rig.key(f"attempt:{attempt}"), "phase")) for attempt in sorted(live)
+    )
+
+
+def _completed_by(here: Centre, extension: int) -> bool:
+    return any(event["MemberName"] == name_of(extension) for event in here.recorder.events("AgentComplete"))
 
 
 # --- FreePBX ---

@@ -33,6 +33,7 @@ NUMBERS_PER_SECOND = 8
 SWING = 40
 """Numbers from one height of the answer rate to the next."""
 MOST_PAUSED = 4
+"""But for a meeting, to which all go at once and from which they come back one by one."""
 
 
 def people(dice: random.Random, count: int) -> list[str]:
@@ -73,7 +74,7 @@ class Soak:
         end = time.monotonic() + self._seconds
         while time.monotonic() < end:
             self._something_happens()
-            time.sleep(dice.uniform(0.2, 0.8))
+            time.sleep(dice.uniform(0.1, 0.6))
         self._here.rig.command(campaign.id, "pause")
         self._here.rig.reaches(campaign.id, "PAUSED")
         for extension in self._paused:
@@ -84,15 +85,28 @@ class Soak:
 
     def _something_happens(self) -> None:
         dice = self._dice
-        if dice.random() < 0.3:
-            self._here.staff.call_in(QUEUE, dice.uniform(3.0, 9.0))
-            self.callers += 1
-        elif self._paused and (len(self._paused) >= MOST_PAUSED or dice.random() < 0.5):
-            self._here.staff.pause(QUEUE, self._paused.pop(0), paused=False)
-        else:
-            extension = dice.choice([each for each in AGENTS if each not in self._paused])
+        free = [each for each in AGENTS if each not in self._paused]
+        match dice.random():
+            case chance if chance < 0.015:
+                self._call_in(5)
+            case chance if chance < 0.035:
+                self._pause(free)
+            case chance if chance < 0.1:
+                self._call_in(1)
+            case chance if self._paused and (len(self._paused) >= MOST_PAUSED or chance < 0.55):
+                self._here.staff.pause(QUEUE, self._paused.pop(0), paused=False)
+            case _:
+                self._pause(dice.sample(free, 1))
+
+    def _call_in(self, count: int) -> None:
+        for _ in range(count):
+            self._here.staff.call_in(QUEUE, self._dice.uniform(3.0, 9.0))
+        self.callers += count
+
+    def _pause(self, extensions: Sequence[int]) -> None:
+        for extension in extensions:
             self._here.staff.pause(QUEUE, extension)
-            self._paused.append(extension)
+        self._paused += extensions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -516,6 +516,12 @@ class Exchange:
         self.device[agent] = into
         self.changes += [(queue, agent, into) for queue in self.wrap_up]
 
+    def is_behind(self, queue: QueueName, agent: Agent) -> bool:
+        """Does this queue not know yet what his telephone has done? What is shorter than these milliseconds (a call of
+        his own, a caller who gave up) would be taken for the ringing of the next offer, whose caller then counts as
+        waiting: that errs on the safe side, and is not judged here."""
+        return any((queue, agent) == change[:2] for change in self.changes)
+
     # what may happen
 
     def pass_time(self, which: int) -> None:
@@ -545,7 +551,9 @@ class Exchange:
             able = [
                 agent
                 for agent in self.agents
-                if self.may_be_offered(queue, agent) and self.device[agent] is IDLE
+                if self.may_be_offered(queue, agent)
+                and self.device[agent] is IDLE
+                and not self.is_behind(queue, agent)
             ]
             if able:
                 agent = able[which % len(able)]
@@ -604,13 +612,9 @@ class Exchange:
         self.tell_member(queue, agent)
 
     def own_call(self, which: int) -> None:
-        """Begun and ended within the milliseconds of an offer it would be taken for the ringing, until he is seen to
-        ring: his caller counts as waiting then, which errs on the safe side, and is not judged here."""
         agent = self.agents[which % len(self.agents)]
         engaged = {*self.ringing.values(), *(agent for _, agent in self.talking.values())}
         if agent not in engaged:
-            while self.changes:
-                self.device_is_seen(0)
             self.turn(agent, IDLE if self.device[agent] is TALKING else TALKING)
 
     def repeat(self, _: int) -> None:

@@ -16,7 +16,6 @@ if attempt then
   if attempt.disposition ~= ext_status then
     call('HSET', attempt_key(id), 'disposition', ext_status)
     audit(now, by, 'dispose', 'call ' .. id, ext_status)
-    wake('disposition ' .. id)
   end
   return 'PENDING'
 end

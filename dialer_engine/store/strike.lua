@@ -2,7 +2,8 @@
 -- Returns how many were struck out; a row that is no longer as given is left alone.
 local generation = ARGV[1]
 local rows, struck = base .. ':rows:' .. generation, 0
-local set, name, known = seen(base .. ':seen:' .. generation, layers_of(base .. ':meta', 'layers:' .. generation), ARGV[2])
+local layers = layers_of(base .. ':meta', 'layers:' .. generation)
+local set, name, known = seen(base .. ':seen:' .. generation, layers, ARGV[2])
 for i = 3, #ARGV, 2 do
   if call('LINDEX', rows, ARGV[i]) == ARGV[i + 1] then
     call('LSET', rows, ARGV[i], '-')

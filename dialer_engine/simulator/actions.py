@@ -6,7 +6,6 @@ Asterisk's pages: "AMI Actions". What is not here is answered as Asterisk answer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 
 from dialer_engine.simulator.dialplan import WAITING, is_place
 from dialer_engine.simulator.pbx import Pbx
@@ -223,27 +222,6 @@ def _get_config(pbx: Pbx, now: float, asked: Asked) -> Reply:
     yield told if found else [*told, ("", "No categories found")]
 
 
-def _core_status(pbx: Pbx, now: float, asked: Asked) -> Reply:
-    began = datetime.fromtimestamp(pbx.began_at, UTC)
-    date, time = f"{began:%Y-%m-%d}", f"{began:%H:%M:%S}"
-    yield [
-        ("Response", "Success"),
-        *(("CoreStartupDate", date), ("CoreStartupTime", time)),
-        *(("CoreReloadDate", date), ("CoreReloadTime", time)),
-        ("CoreCurrentCalls", len(pbx.channels(now))),
-        ("CoreProcessedCalls", 0),
-    ]
-
-
-def _core_settings(pbx: Pbx, now: float, asked: Asked) -> Reply:
-    yield [
-        ("Response", "Success"),
-        ("AMIversion", "11.0.0"),
-        ("AsteriskVersion", pbx.version),
-        ("SystemName", ""),
-    ]
-
-
 def _originate(pbx: Pbx, now: float, asked: Asked) -> Reply:
     """Always asynchronous."""
     variables = dict(each.partition("=")[::2] for each in asked.all("Variable"))
@@ -284,7 +262,5 @@ ACTIONS: Mapping[str, Callable[[Pbx, float, Asked], Reply]] = {
     "queuereload": lambda pbx, now, asked: iter([success("Queue reloaded successfully")]),
     "userevent": _user_event,
     "getconfig": _get_config,
-    "corestatus": _core_status,
-    "coresettings": _core_settings,
     "originate": _originate,
 }

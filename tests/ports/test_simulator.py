@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from dialer_engine.ari import ChannelDestroyed, Connected, Dial, Lost, Patience,
 from dialer_engine.errors import Rejected, Unavailable
 from dialer_engine.simulator import Simulator
 from tests.lab import number
+from tests.lab.bare_ami import BareAmi
 from tests.lab.world import WorldLog
 from tests.ports.ari_client import Client, client
 from tests.simulated import SimulatedLab
@@ -263,6 +265,21 @@ def test_the_command_says_where_it_is_and_ends_when_told(signum: signal.Signals)
         assert process.wait(5) == 0
     assert "rejects by the SIP code" in rest
     assert "Traceback" not in rest
+
+
+def test_the_command_may_have_agents() -> None:
+    with command("--port", "0", "--agents", "2") as process:
+        assert process.stderr is not None
+        (port,) = re.findall(r"AMI at port (\d+)", process.stderr.readline())
+        with BareAmi(int(port), "dialer", "simulated") as ami:
+            rows = ami.do("QueueStatus", Queue="green")
+        process.terminate()
+        process.stderr.read()
+        assert process.wait(5) == 0
+    assert [row["Location"] for row in rows if row.get("Event") == "QueueMember"] == [
+        "PJSIP/1001",
+        "PJSIP/1002",
+    ]
 
 
 def test_the_command_says_that_its_port_is_taken() -> None:

@@ -9,7 +9,7 @@ from dialer_engine.store.records import CampaignView
 from dialer_engine.store.stats import RunStats, item
 
 QUEUE_INPUTS = ("loggedIn", "available", "inCall", "paused", "wrappingUp", "waiting")
-"""Of a plan: what it saw of the queue."""
+"""Of a plan: what it saw of the queue (core.pacing)."""
 
 _TALLY: dict[str, Any] = {
     "calls": 388,
@@ -47,7 +47,7 @@ EXAMPLE: dict[str, Any] = {
     "secondsToAgent": {"average": 0.612},
     "talkSeconds": 17820.5,
     "agents": {"Eva": _OF_AGENT},
-    "queue": {"loggedIn": 10, "available": 2, "waiting": 0},
+    "queue": {"loggedIn": 10, "available": 2, "inCall": 6, "paused": 1, "wrappingUp": 1, "waiting": 0},
     "hours": [{"hour": "2026-11-24T09:00:00+00:00", **_TALLY}],
     "callLists": [{"callList": 1, **_TALLY}],
     "callsPerMinute": 42.0,

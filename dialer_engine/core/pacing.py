@@ -61,6 +61,10 @@ class QueueFacts:
     waiting: int  # callers from any source, not being offered to an agent
     logged_in: int
     next_free_at: datetime | None = None  # when the first wrap-up ends
+    # Told, and of no consequence for the plan.
+    in_call: int = 0
+    paused: int = 0
+    wrapping_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,9 @@ def _queue_inputs(facts: CampaignFacts, at: AtQueue) -> dict[str, object]:
         "queue": facts.queue,
         "available": None if queue is None else len(queue.agents),
         "loggedIn": None if queue is None else queue.logged_in,
+        "inCall": None if queue is None else queue.in_call,
+        "paused": None if queue is None else queue.paused,
+        "wrappingUp": None if queue is None else queue.wrapping_up,
         "unserved": facts.unserved,
         "boostFactor": float(facts.boost_factor),
         "agentShare": at.share,

@@ -161,7 +161,16 @@ def _asking(campaign: Campaign, unserved: int, *, due: int) -> CampaignFacts:
 
 
 def _facts(name: QueueName, state: QueueState) -> QueueFacts:
-    return QueueFacts(name, state.available, state.waiting, state.logged_in, state.next_free_at)
+    return QueueFacts(
+        name,
+        state.available,
+        state.waiting,
+        state.logged_in,
+        state.next_free_at,
+        in_call=state.in_call,
+        paused=state.paused,
+        wrapping_up=state.wrapping_up,
+    )
 
 
 def _has_gained(before: QueueState | None, now: QueueState | None) -> bool:

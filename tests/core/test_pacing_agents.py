@@ -239,11 +239,15 @@ def test_the_sentence_names_the_share() -> None:
 
 
 def test_inputs_have_the_queue_s_figures_and_are_json() -> None:
-    (answer,) = plans([boosted("1.4", unserved=3)], replace(FIVE, waiting=1), age=0.12345)
+    queue = replace(FIVE, waiting=1, in_call=2, paused=1, wrapping_up=1)
+    (answer,) = plans([boosted("1.4", unserved=3)], queue, age=0.12345)
     expected = {
         "queue": "green",
         "available": 5,
         "loggedIn": 9,
+        "inCall": 2,
+        "paused": 1,
+        "wrappingUp": 1,
         "unserved": 3,
         "boostFactor": 1.4,
         "agentShare": 5,

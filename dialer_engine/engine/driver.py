@@ -31,7 +31,7 @@ STALE_SECONDS = 15.0
 """An older permission to send counts no more. Leases last longer, and Redis answers sooner or not at all."""
 ASK_AGAIN_SECONDS = 1.0
 """Between two questions to a PBX that does not answer, or that has been told to hang up."""
-LEAVING_SECONDS = 2.0
+LEAVING_SECONDS = 1.0
 """Who was sent to a queue so lately may not have left us yet."""
 QUEUE_APP, OUR_APP = "Queue", "Stasis"
 """Applications of the dialplan, as Asterisk names them."""

@@ -8,7 +8,7 @@ does not within RING_SECONDS, and talks for a while.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -59,6 +59,7 @@ class Person:
     in_call: str = ""  # the queue
     last_call_at: datetime | None = None
     free_since: float = 0.0
+    was_free: bool = False
 
     @property
     def interface(self) -> str:
@@ -88,7 +89,7 @@ class Centre:
         self.managers: list[Manager] = []
         self.joined: list[tuple[float, str, str]] = []  # when, channel, queue
         self.connected: list[tuple[float, str, str]] = []  # when, channel, agent's name
-        self.most_sent: Counter[str] = Counter()
+        self.freed: list[float] = []  # when somebody became available
         self.knows_milliseconds = True  # QUEUEWAIT is set (since 22.9)
         self.says_who = True  # setinterfacevar
 
@@ -123,9 +124,11 @@ class Centre:
         self._set_state(person, DeviceState.NOT_INUSE)
         self._look()
 
-    def available(self, queue: str) -> int:
-        """As the rule counts them, at this instant."""
-        return sum(self._is_free(person) for person in self.people if queue in person.queues)
+    def free(self, *queues: str) -> set[str]:
+        """Who is available in any of these queues at this instant, as the rule counts them."""
+        return {
+            one.name for one in self.people if not set(queues).isdisjoint(one.queues) and self._is_free(one)
+        }
 
     def _is_free(self, person: Person) -> bool:
         if person.paused or person.state is not DeviceState.NOT_INUSE:
@@ -250,7 +253,17 @@ class Centre:
         person.in_call, person.last_call_at, person.free_since = "", now, self._now()
         self._set_state(person, DeviceState.NOT_INUSE)
         wrap_up = max(self.rules[QueueName(queue)].wrap_up_seconds for queue in person.queues)
-        asyncio.get_running_loop().call_later(wrap_up + 0.001, self._look)
+        asyncio.get_running_loop().call_later(wrap_up + 0.001, self._wrapped_up, person)
+
+    def _wrapped_up(self, person: Person) -> None:
+        self._note(person)
+        self._look()
+
+    def _note(self, person: Person) -> None:
+        is_free = self._is_free(person)
+        if is_free and not person.was_free:
+            self.freed.append(self._now())
+        person.was_free = is_free
 
     # --- what is told ---
 
@@ -263,6 +276,7 @@ class Centre:
         self._tell_of(person)
 
     def _tell_of(self, person: Person) -> None:
+        self._note(person)
         for queue in person.queues:
             self._tell(_row(person, queue))
 

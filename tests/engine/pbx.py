@@ -125,6 +125,8 @@ class Pbx:
         self.answered: Counter[str] = Counter()
         self.apologised: list[str] = []  # who answered and waited for a daemon in vain
         self.cut: list[tuple[str, float, float]] = []  # by us, before the answer: id, when, after how long
+        self.torn: list[str] = []  # by us, out of a queue or from an agent
+        self.asked: list[Callable[[str], None]] = []  # told the number of each originate, before it is made
         self.most: Counter[str] = Counter()  # channels at once, by trunk
         self.most_by_number: Counter[str] = Counter()
         self.plays: defaultdict[str, list[str]] = defaultdict(list)  # media by number
@@ -132,6 +134,7 @@ class Pbx:
         self.startup_time = "2026-01-01T00:00:00"
         self.rest_down = False  # requests are refused at once
         self.hung = False  # requests are never answered
+        self.inbound: list[str] = []
         self._calls: Counter[str] = Counter()
 
     # --- what a test counts ---
@@ -204,6 +207,14 @@ class Pbx:
         self._emit(channel, StasisEnd(channel=self._leg(channel)))
         self._later(channel, WAY_SECONDS, lambda: self.centre.enter(channel, context, extension))
 
+    def call_in(self, queue: str, stays: float) -> None:
+        """Somebody from outside, into the queue."""
+        id_ = f"inbound-{len(self.inbound)}"
+        channel = self.channels[id_] = Channel(id_, id_, "", Callee(), "", state="Up", answered=True, away=True)
+        self.inbound.append(id_)
+        self._later(channel, stays, lambda: self._end(channel, cause=16))
+        self.centre.enter(channel, "elsewhere", queue)
+
     def set_variables(self, channel_id: str, variables: Mapping[str, str]) -> None:
         self._in_stasis(channel_id).variables |= {name.lstrip("_"): text for name, text in variables.items()}
 
@@ -229,6 +240,8 @@ class Pbx:
         """An originate has arrived."""
         found = re.search(r"/(\+?\d+)(?:@(\w+))?$", endpoint)
         number, trunk = (found[1], found[2] or "") if found else (endpoint, "")
+        for told in self.asked:
+            told(number)
         self._calls[number] += 1
         callee = self.behaviour(number)
         made = callee.refused is None and callee.fault not in ("lost unmade", "not sent")
@@ -339,6 +352,8 @@ class Pbx:
         if channel is None:
             return False
         now = asyncio.get_running_loop().time()
+        if channel.away:
+            self.torn.append(channel_id)
         if not channel.answered:
             self.cut.append((channel_id, now, now - channel.since))
         self._end(channel, cause=19 if reason == "no_answer" else 16)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from dialer_engine.core.model import CampaignId
-from tests.engine.pbx import answers
-from tests.engine.world import BYE, VIRTUAL, World, numbers
+from dialer_engine.core.model import AttemptId, CampaignId, QueueName
+from dialer_engine.core.told import Rules
+from tests.engine.fate import Fate
+from tests.engine.pbx import BUSY, answers
+from tests.engine.world import BYE, VIRTUAL, World, numbers, rule
 
 pytestmark = VIRTUAL
 
 AGENT: dict[str, dict[str, Any]] = {"agent": {"type": "queue", "timeout": 20, "next": "bye"}, **BYE}
 MESSAGE = {"hello": {"type": "play", "media": ["sound:hello"], "next": "agent"}, **AGENT}
+SORRY = {
+    "agent": {"type": "queue", "timeout": 5, "next": "sorry"},
+    "sorry": {"type": "play", "media": ["sound:sorry"], "next": "bye"},
+    **BYE,
+}
 SURVEYED = {
     "agent": {"type": "queue", "timeout": 20, "next": "how"},
     "how": {"type": "menu", "media": ["sound:how"], "keys": {"1": "good"}, "noInput": "bye", "retries": 0},
@@ -22,20 +30,45 @@ SURVEYED = {
     **BYE,
 }
 STAYS = answers(1.0)
+AGAIN = [rule("TERMINATED", after=1, extStatus="AGAIN")]
 
 
-def endpoint(queue: str = "green", **fields: Any) -> dict[str, Any]:
-    return {"type": "queue", "queue": queue, "boostFactor": 1, **fields}
+def wraps_up(world: World, seconds: float, queue: str = "green") -> None:
+    world.centre.rules[QueueName(queue)] = Rules(wrap_up_seconds=seconds)
 
 
-async def queue_campaign(world: World, count: int, *, flow: Any = AGENT, **fields: Any) -> CampaignId:
-    ends = fields.pop("endpoint", endpoint())
-    return await world.campaign(numbers(count), flow=flow, endpoint=ends, **fields)
+async def queue_campaign(
+    world: World,
+    count: int,
+    *,
+    flow: Mapping[str, Any] = AGENT,
+    queue: str = "green",
+    boost: float = 1,
+    **fields: Any,
+) -> CampaignId:
+    endpoint = {"type": "queue", "queue": queue, "boostFactor": boost, **fields.pop("endpoint", {})}
+    return await world.campaign(numbers(count), flow=flow, endpoint=endpoint, **fields)
 
 
-def seconds(result: Any, begin: str, end: str) -> float:
+async def only_result(world: World, campaign: CampaignId) -> dict[str, Any]:
+    """Of a campaign that comes to its end with it."""
+    await world.completed(campaign)
+    world.check_at_rest(campaign)
+    assert world.pbx.torn == []
+    (result,) = world.results(campaign)
+    return result
+
+
+def said(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    return result["status"], result["extStatus"], result["agent"]
+
+
+def seconds(result: Mapping[str, Any], begin: str, end: str) -> float:
     first, last = (datetime.fromisoformat(result[name]) for name in (begin, end))
     return (last - first).total_seconds()
+
+
+# --- every ending ---
 
 
 async def test_a_call_goes_to_an_agent_and_all_of_it_is_written_down() -> None:
@@ -44,9 +77,8 @@ async def test_a_call_goes_to_an_agent_and_all_of_it_is_written_down() -> None:
         world.centre.log_in("Eva", answers_after=0.5, talks=7.0)
         campaign = await queue_campaign(world, 1)
         await world.daemon()
-        await world.completed(campaign)
-        (result,) = world.results(campaign)
-        assert (result["status"], result["extStatus"], result["agent"]) == ("TERMINATED", None, "Eva")
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
         assert result["path"] == ["agent", "bye"]
         assert result["queue"] == {
             "name": "green",
@@ -58,4 +90,461 @@ async def test_a_call_goes_to_an_agent_and_all_of_it_is_written_down() -> None:
         }
         assert seconds(result, "answeredAt", "connectedAt") == pytest.approx(0.51, abs=0.02)
         assert seconds(result, "connectedAt", "endedAt") == pytest.approx(7.0, abs=0.1)
-        world.check_at_rest(campaign)
+
+
+async def test_behind_a_message_the_seconds_to_the_agent_count_from_its_end() -> None:
+    async with World() as world:
+        world.pbx.default, world.pbx.sound_seconds = STAYS, 3.0
+        world.centre.log_in("Eva", answers_after=0.5)
+        campaign = await queue_campaign(world, 1, flow=MESSAGE)
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert seconds(result, "answeredAt", "leftIvrAt") == pytest.approx(3.0, abs=0.02)
+        assert result["queue"]["secondsToAgent"] == pytest.approx(0.5, abs=0.02)
+        assert result["queue"]["abandoned"] is False
+
+
+async def test_whoever_is_not_served_in_time_is_abandoned_though_an_agent_comes_later() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        (eva,) = world.centre.log_in("Eva")
+        campaign = await queue_campaign(world, 1)
+        await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        world.centre.pause(eva)
+        await world.until(lambda: world.centre.waiting("green"))
+        await world.sleep(2.5)
+        world.centre.pause(eva, False)
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["queue"]["abandoned"] is True
+        assert result["queue"]["secondsToAgent"] == pytest.approx(2.6, abs=0.2)
+
+
+async def test_a_campaign_says_itself_when_a_call_is_abandoned() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", answers_after=4.0)
+        campaign = await queue_campaign(world, 1, endpoint={"abandonAfter": 5})
+        await world.daemon()
+        assert (await only_result(world, campaign))["queue"]["abandoned"] is False
+
+
+async def without_an_agent(world: World, callee: Any, flow: Mapping[str, Any]) -> dict[str, Any]:
+    """The agent goes while it rings."""
+    world.pbx.default = callee
+    (eva,) = world.centre.log_in("Eva")
+    campaign = await queue_campaign(world, 1, flow=flow)
+    await world.daemon()
+    await world.until(lambda: world.pbx.originates)
+    world.centre.pause(eva)
+    return await only_result(world, campaign)
+
+
+async def test_when_the_time_in_the_queue_is_over_the_flow_goes_on() -> None:
+    async with World() as world:
+        result = await without_an_agent(world, STAYS, SORRY)
+        assert said(result) == ("RS_TIMEOUT", None, None)
+        assert result["path"] == ["agent", "sorry", "bye"]
+        assert result["variables"] == {"queueStatus": "TIMEOUT"}
+        assert world.pbx.plays[numbers(1)[0]] == ["sound:sorry"]
+        assert (result["queue"]["waitSeconds"], result["queue"]["abandoned"]) == (
+            pytest.approx(5, abs=0.1),
+            True,
+        )
+        assert result["queue"]["secondsToAgent"] is result["queue"]["talkSeconds"] is None
+
+
+async def test_who_gives_up_in_the_queue_is_lost() -> None:
+    async with World() as world:
+        result = await without_an_agent(world, answers(1.0, talks=3.0), SORRY)
+        assert said(result) == ("RS_LOST", None, None)
+        assert result["path"] == ["agent"]
+        assert (result["queue"]["waitSeconds"], result["queue"]["abandoned"]) == (
+            pytest.approx(3, abs=0.1),
+            True,
+        )
+
+
+async def test_who_hangs_up_on_the_message_was_not_on_his_way_to_an_agent() -> None:
+    async with World() as world:
+        result = await without_an_agent(world, answers(1.0, talks=0.2), MESSAGE)
+        assert said(result) == ("TERMINATED", "HANGUP", None)
+        assert result.get("queue") is None
+
+
+@pytest.mark.parametrize("status", ["FULL", "JOINEMPTY"])
+async def test_a_queue_that_takes_nobody_loses_the_call_and_the_flow_says_sorry(status: str) -> None:
+    async with World() as world:
+        world.centre.turned_away["green"] = status
+        result = await without_an_agent(world, STAYS, SORRY)
+        assert said(result) == ("RS_LOST", None, None)
+        assert result["path"] == ["agent", "sorry", "bye"]
+        assert result["variables"] == {"queueStatus": status}
+        assert result["queue"]["abandoned"] is True
+
+
+async def test_whom_the_agent_leaves_is_asked_how_it_was() -> None:
+    async with World() as world:
+        world.pbx.default = answers(1.0, keys=[(3.0, "9"), (9.0, "1")])
+        world.centre.log_in("Eva", talks=6.0)
+        campaign = await queue_campaign(world, 1, flow=SURVEYED)
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", "GOOD", "Eva")
+        assert result["queue"]["talkSeconds"] == pytest.approx(6.0, abs=0.1)
+        assert world.pbx.plays[numbers(1)[0]] == ["sound:how"], "a key in the queue is none of the survey"
+
+
+async def test_a_callee_may_hang_up_on_his_agent() -> None:
+    async with World() as world:
+        world.pbx.default = answers(1.0, talks=4.0)
+        world.centre.log_in("Eva", talks=None)
+        campaign = await queue_campaign(world, 1, flow=SURVEYED)
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["queue"]["talkSeconds"] == pytest.approx(3.9, abs=0.1)
+
+
+async def test_an_agent_who_does_not_answer_costs_the_time_he_rang() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", answers_after=None)
+        world.centre.log_in("Jan")
+        campaign = await queue_campaign(world, 1)
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", None, "Jan")
+        assert result["queue"]["secondsToAgent"] == pytest.approx(15.1, abs=0.1)
+
+
+async def test_a_flow_may_lead_to_another_queue_than_the_one_that_is_watched() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", queue="green")
+        world.centre.log_in("Jan", queue="blue")
+        flow = {"agent": {"type": "queue", "queue": "blue", "next": "bye"}, **BYE}
+        campaign = await queue_campaign(world, 1, flow=flow)
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert (result["agent"], result["queue"]["name"]) == ("Jan", "blue")
+
+
+async def test_a_second_queue_goes_on_with_what_was_waited_for_the_first() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Jan", queue="blue")
+        world.centre.rules[QueueName("green")] = Rules()
+        flow = {
+            "first": {"type": "queue", "queue": "green", "timeout": 4, "next": "second"},
+            "second": {"type": "queue", "queue": "blue", "next": "bye"},
+            **BYE,
+        }
+        campaign = await queue_campaign(world, 1, flow=flow, queue="blue")
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", None, "Jan")
+        assert (result["queue"]["name"], result["queue"]["abandoned"]) == ("blue", True)
+        assert result["queue"]["secondsToAgent"] == pytest.approx(4.1, abs=0.1)
+        assert result["queue"]["waitSeconds"] == pytest.approx(0.05, abs=0.02)
+
+
+async def test_what_the_dialplan_and_the_agents_screen_need_is_set_before() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva")
+        row = '{"number": "602000001", "attributes": {"city": "Brno", "note": "two\\nlines", "n": 7}}'
+        campaign = await world.campaign([row], flow=AGENT, endpoint={"type": "queue", "queue": "green"})
+        await world.daemon()
+        await world.until(lambda: world.centre.connected)
+        _, attempt, _ = world.centre.connected[0]
+        variables = world.pbx.channels[attempt].variables
+        assert (
+            variables.items()
+            >= {
+                "DIALER_APP": "host",
+                "DIALER_QUEUE_TIMEOUT": "20",
+                "DIALER_ATTEMPT": attempt,
+                "DIALER_CAMPAIGN": str(campaign),
+                "ATTR_city": "Brno",
+                "ATTR_note": "two lines",
+                "ATTR_n": "7",
+            }.items()
+        )
+
+
+async def test_a_call_that_reaches_an_agent_is_told_for_his_screen_once() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", answers_after=0.5)
+        row = '{"number": "602000001", "attributes": {"city": "Brno"}}'
+        campaign = await world.campaign([row], flow=AGENT, endpoint={"type": "queue", "queue": "green"})
+        await world.daemon()
+        result = await only_result(world, campaign)
+        (told,) = [one.facts for one in await world.store.events.after("0-0", 100) if one.kind == "connected"]
+        assert told == {
+            "campaign": campaign,
+            "run": 1,
+            "attempt": result["attempt"],
+            "number": "602000001",
+            "agent": "Eva",
+            "queue": "green",
+            "attributes": {"city": "Brno"},
+            "secondsToAgent": result["queue"]["secondsToAgent"],
+        }
+
+
+async def test_a_lost_call_is_dialed_again_by_its_rule() -> None:
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = [answers(1.0, talks=1.5), STAYS]
+        (eva,) = world.centre.log_in("Eva")
+        campaign = await queue_campaign(world, 1, rules=[rule("RS_LOST", after=5)])
+        await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        world.centre.pause(eva)
+        await world.until(lambda: world.results(campaign))
+        world.centre.pause(eva, False)
+        await world.completed(campaign)
+        assert world.statuses(campaign) == {number: ["RS_LOST", "TERMINATED"]}
+
+
+async def test_the_longest_call_ends_flows_and_no_talk() -> None:
+    async with World() as world:
+        world.pbx.default, world.pbx.sound_seconds = STAYS, 500.0
+        world.centre.log_in("Eva", talks=250.0)
+        campaign = await queue_campaign(world, 1, flow=SURVEYED, maxCallDuration=60)
+        await world.daemon()
+        await world.completed(campaign, within=400)
+        (result,) = world.results(campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["queue"]["talkSeconds"] == pytest.approx(250, abs=0.1)
+        assert seconds(result, "connectedAt", "endedAt") == pytest.approx(310, abs=1.5)
+        assert world.pbx.torn == []
+
+
+async def test_a_flow_without_a_queues_name_needs_a_campaign_that_has_one() -> None:
+    async with World() as world:
+        campaign = await world.campaign(numbers(1), flow=AGENT)
+        await world.daemon()
+        await world.until(lambda: world.state(campaign) == "INVALID")
+        reason = world.redis.hget(world.key(campaign, "state"), "reason")
+        assert "blocks.agent.queue" in reason
+        assert "names no queue" in reason
+
+
+async def test_a_campaign_for_telephones_may_lead_to_a_queue_without_any_ami() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", talks=6.0)
+        flow = {"agent": {"type": "queue", "queue": "green", "next": "bye"}, **BYE}
+        campaign = await world.campaign(numbers(1), flow=flow)
+        await world.daemon(ami=False)
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["queue"]["secondsToAgent"] == pytest.approx(0.06, abs=0.02)
+        assert result["queue"]["talkSeconds"] == pytest.approx(6.0, abs=0.1)
+
+
+# --- a dialplan that just hangs up ---
+
+
+async def freepbx(world: World, callee: Any, **agent: Any) -> dict[str, Any]:
+    world.queue_context = "ext-queues"
+    world.pbx.default = callee
+    (eva,) = world.centre.log_in("Eva", **agent)
+    campaign = await queue_campaign(world, 1, flow=SORRY)
+    await world.daemon()
+    await world.until(lambda: world.pbx.originates)
+    if not agent:
+        world.centre.pause(eva)
+    return await only_result(world, campaign)
+
+
+async def test_freepbx_ends_the_call_after_the_agent() -> None:
+    async with World() as world:
+        result = await freepbx(world, STAYS, talks=6.0)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["path"] == ["agent"]
+        assert result["queue"]["talkSeconds"] == pytest.approx(6.0, abs=0.1)
+
+
+@pytest.mark.parametrize("ami", [True, False])
+async def test_freepbx_ends_the_call_when_its_time_is_over(ami: bool) -> None:
+    async with World() as world:
+        world.queue_context, world.pbx.default = "ext-queues", STAYS
+        world.centre.rules[QueueName("green")] = Rules()
+        campaign = await world.campaign(
+            numbers(1), flow={"agent": {"type": "queue", "queue": "green", "timeout": 5, "next": "bye"}, **BYE}
+        )
+        await world.daemon(ami=ami)
+        result = await only_result(world, campaign)
+        assert said(result) == ("RS_TIMEOUT", None, None)
+        assert result["path"] == ["agent"]
+
+
+async def test_who_gives_up_in_freepbx_is_lost() -> None:
+    async with World() as world:
+        assert said(await freepbx(world, answers(1.0, talks=3.0))) == ("RS_LOST", None, None)
+
+
+# --- what the agent says ---
+
+
+async def dispose(world: World, attempt: str, ext_status: str) -> str:
+    return await world.store.calls.dispose(AttemptId(attempt), ext_status, by="eva", now=world.epoch())
+
+
+@pytest.mark.parametrize("door", ["api", "ami"])
+@pytest.mark.parametrize("when", [2.0, 9.0], ids=["while they talk", "while he wraps up"])
+async def test_what_the_agent_says_before_his_wrap_up_ends_chooses_the_rule(door: str, when: float) -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        wraps_up(world, 10)
+        world.centre.log_in("Eva", talks=5.0)
+        campaign = await queue_campaign(world, 1, rules=AGAIN)
+        await world.daemon()
+        await world.until(lambda: world.centre.connected)
+        at, attempt, _ = world.centre.connected[0]
+        await world.sleep(at + when - world.at)
+        if door == "api":
+            assert await dispose(world, attempt, "AGAIN") == "PENDING"
+        else:
+            world.centre.user_event(attempt, "AGAIN")
+        await world.sleep(at + 14.5 - world.at)
+        assert world.results(campaign) == [], "his wrap-up is not over"
+        await world.completed(campaign)
+        first, second = world.results(campaign)
+        assert said(first) == ("TERMINATED", "AGAIN", "Eva")
+        assert said(second) == ("TERMINATED", None, "Eva")
+        assert seconds(first, "endedAt", "endedAt") == 0
+        assert len(world.pbx.originates) == 2
+
+
+async def test_what_he_says_later_amends_the_result() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        wraps_up(world, 5)
+        world.centre.log_in("Eva", talks=5.0)
+        campaign = await queue_campaign(world, 1, rules=AGAIN)
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert await dispose(world, result["attempt"], "AGAIN") == "AMENDED"
+        await world.sleep(20)
+        assert len(world.pbx.originates) == 1
+        (item,) = (await world.store.results.read(campaign)).items
+        assert item["extStatus"] == "AGAIN"
+
+
+async def test_without_wrap_up_nothing_is_held_and_never_for_more_than_a_minute() -> None:
+    for wrap_up, least, most in ((0, 0.0, 0.5), (300, 59.0, 61.5)):
+        async with World() as world:
+            world.pbx.default = STAYS
+            wraps_up(world, wrap_up)
+            world.centre.log_in("Eva", talks=5.0)
+            campaign = await queue_campaign(world, 1)
+            await world.daemon()
+            await world.until(lambda: world.results(campaign), within=100)  # noqa: B023
+            ended = datetime.fromisoformat(world.results(campaign)[0]["endedAt"])
+            assert least <= (world.now() - ended).total_seconds() <= most
+
+
+async def test_the_flow_is_overruled_by_the_agent() -> None:
+    async with World() as world:
+        world.pbx.default = answers(1.0, keys=[(9.0, "1")])
+        world.centre.log_in("Eva", talks=6.0)
+        campaign = await queue_campaign(world, 1, flow=SURVEYED)
+        await world.daemon()
+        await world.until(lambda: world.centre.connected)
+        await dispose(world, world.centre.connected[0][1], "SOLD")
+        assert said(await only_result(world, campaign)) == ("TERMINATED", "SOLD", "Eva")
+
+
+async def test_a_word_that_comes_while_the_result_is_written_is_not_lost() -> None:
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = answers(1.0, talks=3.0)
+        (eva,) = world.centre.log_in("Eva")
+        campaign = await queue_campaign(world, 1)
+        daemon = await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        world.centre.pause(eva)
+        await world.until(lambda: world.centre.waiting("green"))
+        daemon.redis.away = True
+        await world.until(lambda: not world.pbx.channels)
+        (attempt,) = world.live()
+        assert await dispose(world, attempt, "AGAIN") == "PENDING"
+        daemon.redis.away = False
+        assert said(await only_result(world, campaign)) == ("RS_LOST", "AGAIN", None)
+
+
+async def test_nonsense_that_is_called_a_disposition_harms_nobody() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", talks=6.0)
+        campaign = await queue_campaign(world, 1)
+        await world.daemon()
+        await world.until(lambda: world.centre.connected)
+        attempt = world.centre.connected[0][1]
+        for id_, word in ((attempt, "no word"), ("a999", "SOLD"), ("a b\x7f", "SOLD"), (attempt, "x" * 200)):
+            world.centre.user_event(id_, word)
+        for _ in range(3000):
+            world.centre.user_event(attempt, "SOLD")
+        assert said(await only_result(world, campaign)) == ("TERMINATED", "SOLD", "Eva")
+
+
+@pytest.mark.parametrize("end", ["kill", "drain"])
+async def test_a_result_that_is_held_when_the_daemon_ends_is_written_by_the_next_one(end: str) -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        wraps_up(world, 20)
+        world.centre.log_in("Eva", talks=5.0)
+        campaign = await queue_campaign(world, 1, rules=AGAIN)
+        first = await world.daemon()
+        await world.until(lambda: world.centre.connected)
+        await world.until(lambda: not world.pbx.channels)
+        await world.sleep(3)
+        (attempt,) = world.live()
+        ended_at = world.at
+        if end == "drain":
+            first.fate.inside(first.engine.drain, 2.0)
+            await world.until(first.task.done)
+            assert world.at < ended_at + 4
+        await first.kill()
+        assert await dispose(world, attempt, "AGAIN") == "PENDING"
+        await world.daemon()
+        await world.sleep(8)
+        assert world.results(campaign) == []
+        await world.completed(campaign)
+        assert [said(result) for result in world.results(campaign)] == [
+            ("TERMINATED", "AGAIN", "Eva"),
+            ("TERMINATED", None, "Eva"),
+        ]
+        assert world.results(campaign)[0]["queue"]["talkSeconds"] == pytest.approx(5.0, abs=0.1)
+
+
+async def test_a_pbx_that_dies_under_a_talk_is_told() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", talks=60.0)
+        campaign = await queue_campaign(world, 1)
+        await world.daemon()
+        await world.until(lambda: world.centre.connected)
+        await world.sleep(2)
+        world.pbx.restart()
+        await world.sleep(1)
+        world.pbx.restore_socket()
+        await world.until(lambda: world.results(campaign))
+        (result,) = world.results(campaign)
+        assert said(result) == ("RS_ERROR", "PBX_LOST", "Eva")
+
+
+async def test_who_does_not_answer_is_never_in_a_queue() -> None:
+    async with World() as world:
+        world.pbx.default = BUSY
+        world.centre.log_in("Eva")
+        campaign = await queue_campaign(world, 5)
+        await world.daemon(fate=Fate())
+        await world.completed(campaign)
+        assert {(one["status"], one.get("queue")) for one in world.results(campaign)} == {("RS_BUSY", None)}

@@ -393,6 +393,6 @@ class World:
         assert len(results) == len(set(results)), "an attempt has two results"
         assert {one.id for one in self.pbx.originates if one.made} <= set(results)
         assert all(count == 1 for count in self.pbx.by_attempt.values()), "an originate was sent twice"
-        assert not self.pbx.channels
+        assert self.pbx.channels.keys() <= set(self.pbx.inbound)
         for campaign in campaigns:
             self.census(campaign)

@@ -4,8 +4,10 @@
                           every second     every 20 s and after a reload, a doubt, a reconnect
 
 Events are applied as they come, from the login on. Rows of a snapshot are written by another thread of Asterisk than
-events, so they are gathered aside, together with the events that come among them, until an event of our own (the fence)
-proves that all events before it have come: then both are the same, or there was drift, which is counted and mended.
+events, so they are gathered aside, together with the events that come among them. An event of our own (the fence)
+proves that events come; it may overtake those that Asterisk has not handed to AMI yet (some milliseconds on a busy
+22.10), so what the rows and what the events say is given a second to become the same. What differs then was drift,
+which is counted and mended.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ MOST_ROWS = 20_000
 """Members, callers and queues; who tells of more is not believed."""
 BELIEVED = 1000
 """Looked at after so many events or rows."""
+AGREEING = 20
+"""How often the snapshot and the events are compared within two graces."""
 SHORTEST_SECONDS = 0.001
 """Of a timer: the two clocks are not the same to the microsecond."""
 RELOADS = frozenset({"All", "app_queue", "app_queue.so"})
@@ -290,6 +294,8 @@ class Ami:
             await wire.ask("QueueStatus", seconds=self._patience.snapshot_seconds, row=snapshot.take)
             await self._rules.read(wire, snapshot.queues, self._patience.action_seconds)
             await self._pass_fence(wire)
+            if was_exact:
+                await self._let_events_come(snapshot.floor)
         finally:
             self._snapshot = None
         found = snapshot.floor
@@ -306,7 +312,7 @@ class Ami:
         self._stir()
 
     async def _pass_fence(self, wire: Wire) -> None:
-        """Wait until all events have come that were sent before now: one of our own goes the same way behind them."""
+        """Wait for an event of our own: those that were before it in AMI's queue have come, too."""
         if self._fences is not False:
             try:
                 await self._fence_comes(wire)
@@ -320,6 +326,13 @@ class Ami:
                 self._fences = True
                 return
         await asyncio.sleep(self._patience.grace_seconds)
+
+    async def _let_events_come(self, found: Floor) -> None:
+        """A row may tell what an event on its way will tell."""
+        for _ in range(AGREEING):
+            if self.floor.agrees(found):
+                return
+            await asyncio.sleep(2 * self._patience.grace_seconds / AGREEING)
 
     async def _fence_comes(self, wire: Wire) -> None:
         """Raises Rejected, or TimeoutError when the event does not come back."""

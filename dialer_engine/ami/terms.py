@@ -21,7 +21,7 @@ class Patience:
     settings_seconds: float = 60.0
     """A queue's settings are read again when they are so old."""
     grace_seconds: float = 0.5
-    """For events on their way, where no event of our own can tell that they have come."""
+    """For events on their way: as long where no event of our own comes back, at most twice where a snapshot differs."""
     first_delay_seconds: float = 0.1
     longest_delay_seconds: float = 5.0
     settled_seconds: float = 5.0

@@ -223,6 +223,17 @@ class Floor:
             others.add(told.agent)
         return (before.state, before.paused) != (told.state, told.paused)
 
+    def agrees(self, other: Floor) -> bool:
+        """Do both know the same members and callers? LastCall and InCall may differ."""
+        return self._waiting == other._waiting and self._view() == other._view()
+
+    def _view(self) -> dict[tuple[QueueName, str], tuple[Agent, DeviceState, bool]]:
+        return {
+            (queue, interface): (member.told.agent, member.told.state, member.told.paused)
+            for queue, place in self._queues.items()
+            for interface, member in place.members.items()
+        }
+
     def lost(self) -> None:
         """Nobody tells any more: there is no agent whom we know to be free, and no offer whose end we would hear."""
         self._telephones, self._rung, self._due = {}, {}, {}

@@ -404,6 +404,29 @@ async def test_what_changed_without_a_word_is_mended_and_counted() -> None:
         assert listener.is_exact
 
 
+async def test_events_that_our_own_has_overtaken_are_no_drift() -> None:
+    """Asterisk hands UserEvent to AMI at once, and what its queues tell by way of a thread of its own."""
+    async with centre(ANNA, BERT) as (server, listener):
+        changed = member(BERT, Status=2)
+
+        def overtakes(headers: Headers) -> bytes:
+            if server.members[GREEN, BERT] is not changed:
+                server.members[GREEN, BERT] = changed
+                server.answers["UserEvent"] = late
+            return server._list(headers)
+
+        def late(headers: Headers) -> bytes:
+            del server.answers["UserEvent"]
+            asyncio.get_running_loop().call_later(0.04, server.say, event("QueueMemberStatus", **changed))
+            return server._user_event(headers)
+
+        server.answers["QueueStatus"] = overtakes
+        await listener.until(lambda: listener.free() == {ANNA})
+        resyncs = listener.ami.counts["resync"]
+        await listener.until(lambda: listener.ami.counts["resync"] > resyncs + 1)
+        assert listener.ami.counts["drift"] == 0
+
+
 async def test_a_row_that_cannot_be_read_is_nobody_free() -> None:
     async with centre(ANNA, BERT) as (server, listener):
         server.members[GREEN, BERT]["Status"] = "idle"

@@ -69,11 +69,12 @@ class Stay:
         self.queue, self.timeout_seconds, self.sent_at = queue, timeout_seconds, at
         self.joined_at = self.answered_at = self.left_at = self.waited_seconds = None
 
-    def come_back(self, at: datetime, *, talked: bool) -> None:
-        """It gave him back."""
+    def come_back(self, at: datetime, connected_at: datetime | None, talked_seconds: float | None) -> None:
+        """It gave him back, perhaps some time before `at`. `talked_seconds`: None: as long as he was with the agent."""
         self.left_at = self.left_at or at
-        if talked:
-            self.talked_until = self.talked_until or at
+        if connected_at is not None and self.talked_until is None:
+            talked = None if talked_seconds is None else connected_at + timedelta(seconds=talked_seconds)
+            self.talked_until = min(at, talked or at)
 
     def has_timed_out(self, at: datetime) -> bool:
         """Had he been given all his time when he left at that instant?"""

@@ -99,7 +99,8 @@ class Attempt:
     position: flows.Position | None = None
     flow_result: flows.FlowResult | None = None
     stay: Stay | None = None  # in a queue, once it was sent there
-    returned: str | None = None  # QUEUESTATUS of one that the queue gave back, until its flow goes on
+    given_back: str | None = None  # QUEUESTATUS of one that has come back, until that is taken into the facts
+    returned: str | None = None  # and of one whose flow has still to go on with it
     offered: bool = False  # an agent's telephone rings for it
     over: bool = False  # it will not start after all, or has ended and AMI's last word is waited for
     announced: bool = False  # that it has reached an agent
@@ -193,7 +194,11 @@ class Attempt:
     def _hear_entry(self, event: StasisStart, at: datetime) -> None:
         if self.call.is_away:
             is_ours = event.args[:1] == (QUEUE_EXIT,) and len(event.args) > 2
-            self.come_back(event.args[2] if is_ours else "", at)
+            self.given_back = event.args[2] if is_ours else ""
+            if self.call.deaf:
+                self.changed.set()  # more than that may have been missed: the driver asks
+                return
+            self.come_back(self.given_back, at)
         self.feed(Event.ENTERED, at)
 
     def _hear_exit(self, event: StasisEnd) -> None:
@@ -275,17 +280,20 @@ class Attempt:
                 self.feed(Event.CONNECTED, told.at)
         self.watch(self)
 
-    def come_back(self, queue_status: str, at: datetime) -> None:
-        """The queue gives it back, into our hands. Keys that were pressed there meant nothing."""
+    def come_back(self, queue_status: str, at: datetime, *, talked_seconds: float | None = None) -> None:
+        """The queue gives it back, into our hands. Keys that were pressed there meant nothing.
+
+        `talked_seconds`: with an agent, when that was asked because it was not heard.
+        """
         self.inbox = asyncio.Queue()
-        self.returned = queue_status
+        self.returned, self.given_back = queue_status, None
         if self.call.phase is Phase.QUEUED:
             if queue_status == "TIMEOUT":
                 self.feed(Event.QUEUE_TIMED_OUT, at)
             elif queue_status == "CONTINUE":
                 self.feed(Event.CONNECTED, (self.stay and self.stay.answered_at) or at)
         if self.stay is not None:
-            self.stay.come_back(at, talked=self.call.was_connected)
+            self.stay.come_back(at, self.call.times.connected_at, talked_seconds)
 
     def _end_wait(self, at: datetime) -> None:
         """It has ended in the queue, as far as AMI has told: with an agent after all, at its time-out, or before."""

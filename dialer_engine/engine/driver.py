@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from dialer_engine import ivr, log
@@ -166,6 +167,8 @@ class Driver:
             elif call.phase is Phase.RINGING and noted is not Phase.RINGING:
                 noted = Phase.RINGING
                 await self._note(attempt)
+            elif call.is_away and attempt.given_back is not None:
+                await self._take_back(attempt)
             elif not await self._changed(attempt):
                 await self._overdue(attempt)
 
@@ -249,14 +252,14 @@ class Driver:
             attempt.looking = False
 
     async def _look(self, attempt: Attempt) -> None:
-        status = None
+        asked = _Asked()
         while not attempt.call.ended:
             try:
                 snapshot = await self.pbx.channel(attempt.id)
                 if snapshot is not None and self.pbx.connected:
                     await self.pbx.subscribe(f"channel:{attempt.id}")
                 if attempt.call.is_away and _is_ours(snapshot):
-                    status = await self.pbx.get_variable(attempt.id, "QUEUESTATUS")
+                    asked = await self._ask(attempt)
                 if not (_is_ours(snapshot) and self._has_just_left(attempt)):
                     break
             except (NotFound, Rejected, Unavailable):  # not found: it ended between the two questions
@@ -271,27 +274,44 @@ class Driver:
         elif snapshot.state == "Up":
             attempt.feed(Event.ANSWERED, now)
             if snapshot.dialplan.app_name == OUR_APP:
-                self._find_in_our_hands(attempt, status)
+                self._find_in_our_hands(attempt, asked)
         elif snapshot.state == "Ringing":
             attempt.feed(Event.RINGING, now)
 
-    def _find_in_our_hands(self, attempt: Attempt, queue_status: str | None) -> None:
+    async def _ask(self, attempt: Attempt) -> _Asked:
+        """What Queue() has left on the channel. Raises what a verb of the port does."""
+        names = ("QUEUESTATUS", "QUEUEWAIT", "ANSWEREDTIME_MS")
+        status, waited, talked = [await self.pbx.get_variable(attempt.id, name) or "" for name in names]
+        return _Asked(status, _number(waited), _number(talked))
+
+    def _find_in_our_hands(self, attempt: Attempt, asked: _Asked) -> None:
         """The queue has given it back, or it never left: then it is sent again."""
-        if attempt.call.is_away and queue_status:
-            attempt.come_back(queue_status, self.clock())
-        attempt.feed(Event.ENTERED, self.clock())
+        now, talked = self.clock(), asked.talked_milliseconds
+        status = attempt.given_back or asked.status
+        if attempt.call.is_away and (status or attempt.given_back is not None):
+            if status == "CONTINUE" and attempt.call.phase is Phase.QUEUED:
+                attempt.feed(Event.CONNECTED, _connected_at(attempt, asked, now))
+            attempt.come_back(status, now, talked_seconds=None if talked is None else talked / 1000)
+        attempt.feed(Event.ENTERED, now)
 
     # --- with a queue, or an agent ---
 
+    async def _take_back(self, attempt: Attempt) -> None:
+        """It is in our hands again, and of what it did in the queue something may have been missed."""
+        if attempt.looking:  # somebody asked before it was
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+            return
+        await self.look(attempt)
+        attempt.given_back = None
+
     async def seek(self, attempt: Attempt) -> None:
         """AMI sees the queues and does not see it among those who wait: it has an agent, of whom nobody told."""
-        stay = attempt.stay
-        if attempt.looking or stay is None:
+        if attempt.looking:
             return
         attempt.looking = True
         try:
             snapshot = await self.pbx.channel(attempt.id)
-            waited = await self.pbx.get_variable(attempt.id, "QUEUEWAIT") or ""
+            asked = await self._ask(attempt)
         except (NotFound, Rejected, Unavailable):
             return
         finally:
@@ -299,15 +319,10 @@ class Driver:
         if snapshot is None or snapshot.dialplan.app_name != QUEUE_APP:
             await self.look(attempt)
         elif attempt.call.phase is Phase.QUEUED and self.desk.has_lost(attempt):
-            now = self.clock()
-            begun = (stay.joined_at or stay.sent_at) + timedelta(
-                seconds=int(waited) if waited.isdecimal() else 0
-            )
-            at = begun if waited.isdecimal() else now
-            attempt.feed(Event.CONNECTED, stay.answered_at or min(at, now))
+            attempt.feed(Event.CONNECTED, _connected_at(attempt, asked, self.clock()))
 
     def _has_just_left(self, attempt: Attempt) -> bool:
-        stay = attempt.stay
+        stay = attempt.stay if attempt.given_back is None else None
         return stay is not None and (self.clock() - stay.sent_at).total_seconds() < LEAVING_SECONDS
 
     async def announce(self, attempt: Attempt) -> None:
@@ -401,6 +416,28 @@ async def opt_out(store: Store, attempt: Attempt, now: datetime) -> None:
     """The callee wants no more calls, of any campaign. Written twice it says the same."""
     entry = DoNotCall(attempt.number.identity, reason="opt-out in a call", by=attempt.id, at=now.timestamp())
     await store.do_not_call.add(entry)
+
+
+class _Asked(NamedTuple):
+    """Variables that app_queue sets on a caller; the times since Asterisk 22.9."""
+
+    status: str = ""  # why it gave him back; empty: it has not
+    waited_seconds: int | None = None  # for an agent; None: for none yet, or nobody knows
+    talked_milliseconds: int | None = None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _connected_at(attempt: Attempt, asked: _Asked, now: datetime) -> datetime:
+    """When the agent took it, as near as can be told."""
+    stay = attempt.stay
+    if stay is not None and stay.answered_at is not None:
+        return stay.answered_at
+    if stay is None or asked.waited_seconds is None:
+        return now
+    return min(now, (stay.joined_at or stay.sent_at) + timedelta(seconds=asked.waited_seconds))
 
 
 def _is_ours(snapshot: ChannelSnapshot | None) -> bool:

@@ -16,7 +16,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from typing import Any
 
 from dialer_engine.simulator.agents import SAID
 from dialer_engine.simulator.channels import Channel
@@ -191,6 +192,27 @@ PLACES: Places = {
 }
 
 
+def _back(
+    exchange: Exchange, channel: Channel, app: str, args: list[str]
+) -> Generator[float, Any, tuple[bool, Place | None]]:
+    """To the application that sent it to the queue; one that is away is waited for."""
+    for waited in range(1, PATIENCE + 2):
+        exchange.step(channel, 4, "Stasis", ",".join([app, *args]))
+        entered, place = yield from stasis(exchange, channel, app, args)
+        if entered:
+            exchange.set_variable(channel, "STASISSTATUS", "SUCCESS")
+            return True, place
+        exchange.step(channel, 5, "GotoIf", "0?over")
+        exchange.step(channel, 6, "Set", f"DIALER_WAITED={waited}")
+        exchange.set_variable(channel, "DIALER_WAITED", str(waited))
+        exchange.step(channel, 7, "GotoIf", f"{int(waited > PATIENCE)}?over")
+        if waited <= PATIENCE:
+            exchange.step(channel, 8, "Wait", f"{AGAIN_SECONDS}")
+            yield from wait(exchange, AGAIN_SECONDS)
+            exchange.step(channel, 9, "Goto", "again")
+    return False, None
+
+
 def places_of_queues(queueing: Queueing) -> Places:
     """Those in which a channel is queued."""
 
@@ -204,14 +226,10 @@ def places_of_queues(queueing: Queueing) -> Places:
         app, status = channel.variables.get("DIALER_APP", ""), channel.variables["QUEUESTATUS"]
         exchange.step(channel, 3, "GotoIf", f"{int(app == '')}?over")
         if app:
-            args = ["queue-exit", channel.exten, status]
-            exchange.step(channel, 4, "Stasis", ",".join([app, *args]))
-            entered, place = yield from stasis(exchange, channel, app, args)
-            if entered:
-                exchange.set_variable(channel, "STASISSTATUS", "SUCCESS")
-                if place is not None:
-                    return place
-        exchange.step(channel, 5, "Hangup")
+            entered, place = yield from _back(exchange, channel, app, ["queue-exit", channel.exten, status])
+            if entered and place is not None:
+                return place
+        exchange.step(channel, 10, "Hangup")
         channel.cause = 16
         return None
 

@@ -142,7 +142,7 @@ class Centre:
     def enter(self, channel: Channel, context: str, queue: str) -> None:
         """Queue() begins for a channel."""
         returns = context == RETURNS
-        channel.variables |= {"QUEUESTATUS": "", "QUEUEWAIT": ""}
+        channel.variables |= {"QUEUESTATUS": "", "QUEUEWAIT": "", "ANSWEREDTIME_MS": ""}
         if queue in self.turned_away:
             self._give_back(channel, queue, self.turned_away[queue], returns)
             return
@@ -250,6 +250,9 @@ class Centre:
         assert person is not None
         now = self._clock()
         self._tell(Completed(QueueName(caller.queue), caller.channel.id, person.interface, reason, now))
+        if self.knows_milliseconds:
+            began_at = next(at for at, id_, _ in reversed(self.connected) if id_ == caller.channel.id)
+            caller.channel.variables["ANSWEREDTIME_MS"] = str(round((self._now() - began_at) * 1000))
         person.in_call, person.last_call_at, person.free_since = "", now, self._now()
         self._set_state(person, DeviceState.NOT_INUSE)
         wrap_up = max(self.rules[QueueName(queue)].wrap_up_seconds for queue in person.queues)

@@ -214,6 +214,32 @@ async def test_who_talks_when_the_daemon_dies_is_followed_and_counted_once() -> 
             world.check_at_rest(campaign)
 
 
+@pytest.mark.parametrize("when", ["before he is offered", "while he talks"])
+async def test_whom_his_agent_leaves_while_no_daemon_is_there_has_talked_as_long_as_he_has(when: str) -> None:
+    async with World() as world:
+        world.pbx.default = RATED
+        (eva,) = world.centre.log_in("Eva", talks=2.5)
+        campaign = await queue_campaign(world, 1, flow=SURVEYED)
+        first = await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        world.centre.pause(eva)
+        await world.until(lambda: world.centre.waiting("green"))
+        await world.sleep(1)
+        if when == "while he talks":
+            world.centre.pause(eva, False)
+            await world.until(lambda: world.centre.connected)
+            await world.sleep(0.3)
+        await first.kill()
+        world.centre.pause(eva, False)
+        await world.sleep(4.5)
+        await world.daemon()
+        await world.completed(campaign)
+        (result,) = world.results(campaign)
+        assert said(result) == ("TERMINATED", "GOOD", "Eva")
+        assert result["queue"]["talkSeconds"] == pytest.approx(2.5, abs=0.1)
+        assert result["queue"]["secondsToAgent"] == pytest.approx(1.1, abs=1.0)
+
+
 async def test_whom_the_queue_gives_back_while_no_daemon_is_there_goes_on_with_the_next_one() -> None:
     async with World() as world:
         world.pbx.default = STAYS

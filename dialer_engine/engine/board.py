@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dialer_engine import log
 from dialer_engine.core.flow import Flow
-from dialer_engine.core.model import AttemptId, Campaign, CampaignId, EndpointType, TrunkName
+from dialer_engine.core.model import AttemptId, Campaign, CampaignId, EndpointType, Limit, TrunkName
 from dialer_engine.core.trunk import Brake
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.lanes import Lane, Line
@@ -77,8 +77,16 @@ class Board:
             self.lanes[attempt.trunk.name].unheard.discard(attempt.id)
         self._count(attempt, -1)
         self.scales.take_off(attempt)
-        self.wake.set()
+        if not self._waits_for_agents(attempt):
+            self.wake.set()
         self._rest()
+
+    def _waits_for_agents(self, attempt: Attempt) -> bool:
+        """Its end makes no room for another: agents are what its campaign lacks, and it has had its own. A pass for
+        nothing would only put the next one off, which comes with the agent's telephone in a moment."""
+        line = self.lines.get(attempt.campaign.id)
+        limit = line.plan.limit if line is not None and line.plan is not None else None
+        return attempt.call.was_connected and limit is Limit.WAITING_AGENTS
 
     def begin_claim(self, ids: Collection[AttemptId]) -> None:
         self.idle.clear()

@@ -372,8 +372,6 @@ class Engine:
         if attempt.call.illegal > illegal:
             self._metrics.illegal_event()
         self._hear_trunk(attempt)
-        if attempt.call.ended:
-            self._board.wake.set()
 
     def _far_side(self, event: AriEvent) -> Attempt | None:
         """A leg dialed by the far half of a Local/ channel is told under its caller."""

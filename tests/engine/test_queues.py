@@ -10,6 +10,7 @@ import pytest
 
 from dialer_engine.core.model import AttemptId, CampaignId, QueueName
 from dialer_engine.core.told import Rules
+from dialer_engine.engine.attendant import MOST_DISPOSITIONS
 from tests.engine.fate import Fate
 from tests.engine.pbx import BUSY, answers
 from tests.engine.world import BYE, VIRTUAL, World, numbers, rule
@@ -313,14 +314,14 @@ async def test_a_lost_call_is_dialed_again_by_its_rule() -> None:
 async def test_the_longest_call_ends_flows_and_no_talk() -> None:
     async with World() as world:
         world.pbx.default, world.pbx.sound_seconds = STAYS, 500.0
-        world.centre.log_in("Eva", talks=250.0)
+        world.centre.log_in("Eva", talks=80.0)
         campaign = await queue_campaign(world, 1, flow=SURVEYED, maxCallDuration=60)
         await world.daemon()
         await world.completed(campaign, within=400)
         (result,) = world.results(campaign)
         assert said(result) == ("TERMINATED", None, "Eva")
-        assert result["queue"]["talkSeconds"] == pytest.approx(250, abs=0.1)
-        assert seconds(result, "connectedAt", "endedAt") == pytest.approx(310, abs=1.5)
+        assert result["queue"]["talkSeconds"] == pytest.approx(80, abs=0.1)
+        assert seconds(result, "connectedAt", "endedAt") == pytest.approx(140, abs=1.5)
         assert world.pbx.torn == []
 
 
@@ -489,9 +490,10 @@ async def test_nonsense_that_is_called_a_disposition_harms_nobody() -> None:
         attempt = world.centre.connected[0][1]
         for id_, word in ((attempt, "no word"), ("a999", "SOLD"), ("a b\x7f", "SOLD"), (attempt, "x" * 200)):
             world.centre.user_event(id_, word)
-        for _ in range(3000):
+        for _ in range(MOST_DISPOSITIONS + 100):
             world.centre.user_event(attempt, "SOLD")
         assert said(await only_result(world, campaign)) == ("TERMINATED", "SOLD", "Eva")
+        assert len([one for one in world.log if one["event"] == "disposition dropped"]) == 104
 
 
 @pytest.mark.parametrize("end", ["kill", "drain"])

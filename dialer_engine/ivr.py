@@ -26,7 +26,9 @@ BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8)  # between attempts while a port is away;
 RECORD_RETRY_SECONDS = 3.0  # then the callee is not kept waiting: only a crash now would lose what he said
 PLAY_RETRY_SECONDS = 3.0  # then the medium is left out
 STOP_RETRY_SECONDS = 1.0  # then it plays to its end behind the callee's choice
-ENQUEUE_RETRY_SECONDS = 30.0  # then the flow fails: he hears nothing meanwhile
+ENQUEUE_RETRY_SECONDS = (
+    30.0  # then the flow fails, for he hears nothing meanwhile; or he has gone, for all we know
+)
 HANGUP_RETRY_SECONDS = 30.0  # then the engine's own deadlines have to end the channel
 GONE_SECONDS = 5.0  # the channel is gone: its HungUp must come in this time
 CHECK_SECONDS = 5.0  # how often Asterisk is asked whether a play is still on
@@ -193,19 +195,20 @@ class _Run:
             return self.channel.prepare(action.queue, action.timeout_seconds)
 
         try:
-            if await self._until_done(prepare, seconds=ENQUEUE_RETRY_SECONDS):
-                self.recorded = None
-                if not await self._keep(position):
-                    return False
-                if await self._until_done(self.channel.enqueue, seconds=ENQUEUE_RETRY_SECONDS):
-                    return True
+            if not await self._until_done(prepare, seconds=ENQUEUE_RETRY_SECONDS):
+                self.pending.append(flows.Failed("Asterisk takes no orders"))
+                return False
+            self.recorded = None
+            if not await self._keep(position):
+                return False
+            await self._until_done(self.channel.enqueue, seconds=ENQUEUE_RETRY_SECONDS)
         except Rejected as exc:
             self.pending.append(flows.Failed(f"the queue cannot be reached: {exc}"))
+            return False
         except NotFound:
             await self._wait_for_hang_up()
-        else:
-            self.pending.append(flows.Failed("Asterisk takes no orders"))
-        return False
+            return False
+        return not any(isinstance(event, flows.HungUp) for event in self.pending)
 
     async def _hang_up(self) -> None:
         with suppress(Rejected, NotFound):

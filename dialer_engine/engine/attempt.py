@@ -108,6 +108,7 @@ class Attempt:
     legs: dict[str, bool] = field(default_factory=dict)  # dialed by the far half of a Local/ channel; over?
     posting: bool = False  # the originate is out and unanswered
     looking: bool = False  # somebody asks Asterisk about it
+    conversing: bool = False  # its flow runs, and knows better where it is
     heard_at: float = 0.0  # the last event, by the loop's clock
     heard: bool = False  # the trunk has shown that it works, or not
     answered_pbx_at: datetime | None = None  # by Asterisk's clock
@@ -275,8 +276,8 @@ class Attempt:
         self.offered = offered
         if self.stay is not None:
             self.stay.take(told, pbx_offset)
-            # Told late, of one that is back, it says only who it was.
-            if isinstance(told, Connected) and self.call.phase is not Phase.ANSWERED:
+            # Told late, of one that is back or over, it says only who it was.
+            if isinstance(told, Connected) and self.call.is_away:
                 self.feed(Event.CONNECTED, told.at)
         self.watch(self)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from dialer_engine import ivr, log
-from dialer_engine.ari import ChannelSnapshot, HangupReason, NotSent
+from dialer_engine.ari import ChannelSnapshot, Dialplan, HangupReason, NotSent
 from dialer_engine.core import compliance
 from dialer_engine.core import flow as flows
 from dialer_engine.core.call import Event, Phase, next_deadline
@@ -34,6 +34,8 @@ ASK_AGAIN_SECONDS = 1.0
 """Between two questions to a PBX that does not answer, or that has been told to hang up."""
 LEAVING_SECONDS = 1.0
 """Who was sent to a queue so lately may not have left us yet."""
+LONGEST_WAIT_SECONDS = 3600
+"""Of one who was found in a queue, and of whom nobody knows how long he may wait there."""
 QUEUE_APP, OUR_APP = "Queue", "Stasis"
 """Applications of the dialplan, as Asterisk names them."""
 NOT_IN_STASIS = 409
@@ -243,7 +245,7 @@ class Driver:
         The attempt is registered before, so an event that overtakes the answer is not lost. Subscribing again
         does no harm and brings the events of a channel whose application Asterisk had forgotten.
         """
-        if attempt.looking:
+        if attempt.looking or attempt.over:
             return
         attempt.looking = True
         try:
@@ -273,10 +275,18 @@ class Driver:
             attempt.feed(Event.GONE if ours else Event.UNKNOWN, now)
         elif snapshot.state == "Up":
             attempt.feed(Event.ANSWERED, now)
-            if snapshot.dialplan.app_name == OUR_APP:
-                self._find_in_our_hands(attempt, asked)
+            self._find_up(attempt, snapshot.dialplan, asked)
         elif snapshot.state == "Ringing":
             attempt.feed(Event.RINGING, now)
+
+    def _find_up(self, attempt: Attempt, place: Dialplan, asked: _Asked) -> None:
+        if attempt.conversing:
+            return
+        if place.app_name == OUR_APP:
+            self._find_in_our_hands(attempt, asked)
+        elif place.app_name == QUEUE_APP:
+            # Who is there though no record says so was sent while Redis was away, or by the dialplan.
+            attempt.leave_for(place.exten, LONGEST_WAIT_SECONDS, self.clock())
 
     async def _ask(self, attempt: Attempt) -> _Asked:
         """What Queue() has left on the channel. Raises what a verb of the port does."""
@@ -306,7 +316,7 @@ class Driver:
 
     async def seek(self, attempt: Attempt) -> None:
         """AMI sees the queues and does not see it among those who wait: it has an agent, of whom nobody told."""
-        if attempt.looking:
+        if attempt.looking or attempt.conversing:
             return
         attempt.looking = True
         try:
@@ -374,6 +384,7 @@ class Driver:
         )
         seconds = None if deadline is None else max(0.0, (deadline - self.clock()).total_seconds())
         returned, attempt.returned = attempt.returned, None
+        attempt.conversing = True
         try:
             async with asyncio.timeout(seconds):
                 attempt.flow_result = await self._run_flow(attempt, returned)
@@ -385,6 +396,8 @@ class Driver:
             attempt.flow_result = flows.FlowResult.of(said)
             _log.info("call too long", attempt=attempt.id)
             await self._hang_up(attempt, "normal")
+        finally:
+            attempt.conversing = False
         if attempt.flow_result is None:
             return  # it is in a queue
         while not await self._ended_soon(attempt):
@@ -479,8 +492,8 @@ class _Channel:
 
     async def enqueue(self) -> None:
         attempt, driver = self.attempt, self.driver
-        if attempt.call.phase is not Phase.QUEUED or attempt.stay is None:
-            return
+        if attempt.call.phase is not Phase.QUEUED or attempt.stay is None or attempt.given_back is not None:
+            return  # it has been there already
         try:
             await self._pbx.continue_in_dialplan(
                 attempt.id, context=driver.queue_context, extension=attempt.stay.queue

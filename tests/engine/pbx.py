@@ -108,6 +108,7 @@ class Channel:
     since: float = 0.0
     answered: bool = False
     away: bool = False  # in a queue
+    exten: str = ""
     variables: dict[str, str] = field(default_factory=dict)
     playing: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -135,6 +136,7 @@ class Pbx:
         self.rest_down = False  # requests are refused at once
         self.hung = False  # requests are never answered
         self.inbound: list[str] = []
+        self.fallback_queue = ""  # for whoever answers while no daemon is there, at once
         self._calls: Counter[str] = Counter()
 
     # --- what a test counts ---
@@ -201,7 +203,7 @@ class Pbx:
 
     def send_on(self, channel_id: str, context: str, extension: str) -> None:
         channel = self._in_stasis(channel_id)
-        channel.in_stasis, channel.away = False, True
+        channel.in_stasis, channel.away, channel.exten = False, True, extension
         for playback in list(channel.playing):
             self._finish(channel, playback, "failed")
         self._emit(channel, StasisEnd(channel=self._leg(channel)))
@@ -285,7 +287,10 @@ class Pbx:
 
     def _enter(self, channel: Channel, patient_until: float) -> None:
         if not self._is_heard(channel):
-            if asyncio.get_running_loop().time() >= patient_until:
+            if self.fallback_queue:
+                channel.away, channel.exten = True, self.fallback_queue
+                self.centre.enter(channel, "dialer-queue", self.fallback_queue)
+            elif asyncio.get_running_loop().time() >= patient_until:
                 self.apologised.append(channel.id)
                 self._end(channel, cause=16)
             else:
@@ -455,7 +460,7 @@ class Port:
         if found is None:
             return None
         app = "Stasis" if found.in_stasis else "Queue" if found.away else "AppDial2"
-        return ChannelSnapshot(found.id, state=found.state, dialplan=Dialplan(app_name=app))
+        return ChannelSnapshot(found.id, state=found.state, dialplan=Dialplan(exten=found.exten, app_name=app))
 
     async def application_channels(self) -> list[str]:
         await self._ask("application_channels")

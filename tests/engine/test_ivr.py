@@ -379,15 +379,26 @@ async def test_he_is_sent_though_redis_does_not_come_back() -> None:
     assert 3 < float(call.log[-1].split()[0]) < 5
 
 
-@pytest.mark.parametrize("verb", ["prepare", "enqueue"])
-async def test_a_queue_that_cannot_be_reached_fails_the_flow(verb: str) -> None:
-    for fault in ([Rejected("no")], [Unavailable("asterisk", "away")] * 99):
-        call = Call()
-        call.faults[verb] = list(fault)
-        result = await to_the_queue(call)
-        assert result is not None
-        assert result.failed
-        assert call.log[-1].endswith("hangup")
+@pytest.mark.parametrize(
+    ("verb", "fault"),
+    [("prepare", Rejected("no")), ("prepare", Unavailable("asterisk", "away")), ("enqueue", Rejected("no"))],
+)
+async def test_a_queue_that_cannot_be_reached_fails_the_flow(verb: str, fault: Exception) -> None:
+    call = Call()
+    call.faults[verb] = [fault] * (1 if isinstance(fault, Rejected) else 99)
+    result = await to_the_queue(call)
+    assert result is not None
+    assert result.failed
+    assert call.log[-1].endswith("hangup")
+
+
+async def test_an_order_of_which_nobody_knows_what_became_may_have_been_carried_out() -> None:
+    """To hang up then could take him from an agent."""
+    call = Call()
+    call.faults["enqueue"] = [Unavailable("asterisk", "no answer")] * 99
+    assert await to_the_queue(call) is None
+    assert 30 < float(call.log[-1].split()[0]) < 33
+    assert not [line for line in call.log if line.endswith("hangup")]
 
 
 @pytest.mark.parametrize("verb", ["prepare", "record", "enqueue"])

@@ -11,7 +11,7 @@ import pytest
 from tests.engine.fate import Fate
 from tests.engine.pbx import Callee, answers
 from tests.engine.test_cancel import Cancelling
-from tests.engine.test_queues import AGENT, SORRY, SURVEYED, queue_campaign, said, wraps_up
+from tests.engine.test_queues import AGENT, SORRY, SURVEYED, queue_campaign, said, seconds, wraps_up
 from tests.engine.world import VIRTUAL, World, numbers, rule
 
 pytestmark = VIRTUAL
@@ -272,6 +272,48 @@ async def test_a_call_in_a_queue_that_redis_has_forgotten_is_left_where_it_is() 
         await world.sleep(10)
         assert world.pbx.torn == []
         assert len(world.pbx.channels) == 1
+
+
+async def test_who_went_to_the_queue_unrecorded_is_found_there() -> None:
+    """Redis was away when he left, and the daemon died before it was back."""
+    async with World() as world:
+        world.pbx.default = STAYS
+        (eva,) = world.centre.log_in("Eva")
+        campaign = await queue_campaign(world, 1)
+        first = await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        world.centre.pause(eva)
+        first.redis.away = True
+        await world.until(lambda: world.centre.waiting("green"))
+        await first.kill()
+        await world.sleep(1)
+        await world.daemon()
+        await world.sleep(3)
+        world.centre.pause(eva, False)
+        await world.completed(campaign)
+        (result,) = world.results(campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["queue"]["name"] == "green"
+        assert world.pbx.torn == []
+
+
+async def test_whom_the_dialplan_has_put_into_a_queue_is_left_there() -> None:
+    """He answered while no daemon was there, and there is a queue for such."""
+    async with World() as world:
+        world.pbx.default, world.pbx.fallback_queue = answers(3.0), "green"
+        world.centre.log_in("Eva", talks=90.0)
+        campaign = await queue_campaign(world, 1, maxCallDuration=60)
+        first = await world.daemon()
+        await world.until(lambda: world.pbx.rung)
+        await first.kill()
+        await world.until(lambda: world.centre.connected)
+        await world.sleep(1)
+        await world.daemon()
+        await world.completed(campaign, within=200)
+        (result,) = world.results(campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert seconds(result, "answeredAt", "endedAt") > 80
+        assert world.pbx.torn == []
 
 
 # --- cancellation ---

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.rig import Rig
+from tests.rig import START_SECONDS, Rig
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def serve(rig: Rig, *arguments: str, bearer: str | None = None) -> Api:
     """Start the daemon; its API, once it answers, with a new token or that one."""
     begun = len(rig.log()) if rig.log_path.exists() else 0
     rig.start(*arguments, ready=False)
-    rig.until(lambda: rig.logged("started", since=begun), 20, "the daemon has started")
+    rig.until(lambda: rig.logged("started", since=begun), START_SECONDS, "the daemon has started")
     address = rig.logged("started", since=begun)[0]["api"]
     return Api(address, bearer or token(rig))
 
@@ -76,7 +76,7 @@ def beside(rig: Rig) -> Iterator[Api]:
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stderr=stderr)
     try:
-        rig.until(lambda: b'"started"' in log.read_bytes(), 20, "the API has started")
+        rig.until(lambda: b'"started"' in log.read_bytes(), START_SECONDS, "the API has started")
         lines = map(json.loads, log.read_text().splitlines())
         address = next(line["api"] for line in lines if line["event"] == "started")
         yield Api(address, token(rig))

@@ -36,7 +36,7 @@ from dialer_engine.config import Config
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.core.model import AttemptId
 from dialer_engine.core.told import Disposed, Told
-from dialer_engine.engine import Engine, EngineSettings
+from dialer_engine.engine import EXTRA_EVENTS, Engine, EngineSettings
 from dialer_engine.errors import ConfigError, DialerError, Problem, Replaced, Unavailable
 from dialer_engine.store import Store
 from dialer_engine.store.embedded import embedded_redis
@@ -120,7 +120,7 @@ def _compose(config: Config, store: Store, counted: metrics.Metrics) -> tuple[En
     def connect(on_event: Callable[[AriEvent], None], on_state: Callable[[AriState], None]) -> Ari:
         # Local/ channels belong to no endpoint that could be followed: they are found among all channels.
         watch_all = any(trunk.is_local for trunk in config.trunk_table().values())
-        aris.append(Ari(address, on_event, on_state, watch_all=watch_all))
+        aris.append(Ari(address, on_event, on_state, watch_all=watch_all, extra_events=EXTRA_EVENTS))
         return aris[0]
 
     def watch(hear: Callable[[Told | Disposed], None], changed: Callable[[], None]) -> Ami:

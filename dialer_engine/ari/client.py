@@ -58,7 +58,7 @@ class Ari:
     the channels of such an endpoint are heard although no originate subscribed them. Never deviceState:, it can
     deadlock Asterisk (#2170).
     `watch_all`: a second socket hears every channel of the PBX (Dial, state, end, UserEvent), for trunks that have no
-    endpoint to follow: Local/. `extra_events` are ChannelVarset and ChannelDialplan, left out for their number.
+    endpoint to follow: Local/. `extra_events`: further types, left out where nobody needs them; told twice with it.
     """
 
     def __init__(
@@ -89,7 +89,8 @@ class Ari:
         self._feeds = [self._feed(config.app, (*WANTED, *extra_events), on_event, self._prepare)]
         if watch_all:
             app = config.app + WATCH_SUFFIX
-            self._feeds.append(self._feed(app, WATCHED, on_event, lambda: self.subscribe(ALL_CHANNELS, app)))
+            wanted = (*WATCHED, *extra_events)
+            self._feeds.append(self._feed(app, wanted, on_event, lambda: self.subscribe(ALL_CHANNELS, app)))
 
     def _feed(
         self,

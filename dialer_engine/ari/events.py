@@ -62,6 +62,13 @@ class ChannelDestroyed(ChannelEvent, frozen=True, gc=False, tag=True, kw_only=Tr
     tech_cause: int | None = None
 
 
+class ChannelHangupRequest(ChannelEvent, frozen=True, gc=False, tag=True, kw_only=True):
+    """Somebody hangs up: the far end, or (`soft`) the dialplan at its own end, or an order of ours. Comes only when asked
+    for by `AriConfig.extra_events`."""
+
+    soft: bool = False
+
+
 class ChannelDtmfReceived(ChannelEvent, frozen=True, gc=False, tag=True, kw_only=True):
     """A key, told when it is let go."""
 
@@ -151,6 +158,7 @@ AriEvent: TypeAlias = (
     | StasisEnd
     | ChannelStateChange
     | ChannelDestroyed
+    | ChannelHangupRequest
     | ChannelDtmfReceived
     | ChannelVarset
     | ChannelDialplan
@@ -193,7 +201,7 @@ _decoder: msgspec.json.Decoder[AriEvent | ApplicationReplaced] = msgspec.json.De
     AriEvent | ApplicationReplaced
 )
 _peek = msgspec.json.Decoder(_Peek)
-_known = frozenset((*WANTED, "ChannelVarset", "ChannelDialplan"))
+_known = frozenset((*WANTED, "ChannelHangupRequest", "ChannelVarset", "ChannelDialplan"))
 
 
 def decode(frame: bytes) -> AriEvent | ApplicationReplaced:

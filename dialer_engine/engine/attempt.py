@@ -19,6 +19,7 @@ from dialer_engine.ari import (
     AriState,
     ChannelDestroyed,
     ChannelDtmfReceived,
+    ChannelHangupRequest,
     ChannelSnapshot,
     ChannelStateChange,
     ChannelUserevent,
@@ -38,6 +39,8 @@ from dialer_engine.core.told import Connected, Told
 OTHER_SOCKET_SECONDS = 0.25
 """Two sockets have no order between them: so long what is late on one is waited for."""
 
+EXTRA_EVENTS = ("ChannelHangupRequest",)
+"""What the PBX port is to tell besides. It tells who gave up in a queue from whose time was over."""
 QUEUE_EXIT = "queue-exit"
 """The first argument with which the shipped dialplan gives a call back."""
 UNDER_WAY = frozenset({"", "RINGING", "PROGRESS", "PROCEEDING"})
@@ -104,6 +107,7 @@ class Attempt:
     offered: bool = False  # an agent's telephone rings for it
     over: bool = False  # it will not start after all, or has ended and AMI's last word is waited for
     announced: bool = False  # that it has reached an agent
+    hangs_up: bool = False  # the callee, and not the dialplan
     verdict: Verdict = Verdict.SETTLE
     legs: dict[str, bool] = field(default_factory=dict)  # dialed by the far half of a Local/ channel; over?
     posting: bool = False  # the originate is out and unanswered
@@ -112,6 +116,8 @@ class Attempt:
     heard_at: float = 0.0  # the last event, by the loop's clock
     heard: bool = False  # the trunk has shown that it works, or not
     answered_pbx_at: datetime | None = None  # by Asterisk's clock
+    last_pbx_at: datetime | None = None  # of the last event, by its clock
+    last_at: datetime | None = None  # when that was heard, by ours
     inbox: asyncio.Queue[flows.Event] = field(default_factory=asyncio.Queue)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     watch: Callable[[Attempt], None] = lambda _: None  # told after every change
@@ -161,6 +167,7 @@ class Attempt:
         """What Asterisk says about our channel, or about what is behind a Local/ one, as an event of the call."""
         if self.call.ended:
             return  # what two sockets hear is told twice
+        self.last_pbx_at, self.last_at = event.at, at
         match event:
             case Dial():
                 self._hear_dial(event, at)
@@ -172,12 +179,12 @@ class Attempt:
                 self._hear_end(event, at)
             case ChannelUserevent(eventname="CALLSTATUS"):
                 self.feed(Event.STATUS, at, value=str(event.fields.get("V", "")).strip()[:40] or None)
-            case ChannelDtmfReceived():
-                self.inbox.put_nowait(flows.Key(event.digit))
-            case PlaybackFinished():
-                self.inbox.put_nowait(flows.Played(event.playback.id, ok=event.playback.state != "failed"))
+            case ChannelDtmfReceived() | PlaybackFinished():
+                self.inbox.put_nowait(_for_flow(event))
             case StasisEnd():
-                self._hear_exit(event)
+                self._hear_exit()
+            case ChannelHangupRequest():
+                self.hangs_up = self.hangs_up or not event.soft
             case _:
                 pass  # of no consequence for a call
 
@@ -202,12 +209,10 @@ class Attempt:
             self.come_back(self.given_back, at)
         self.feed(Event.ENTERED, at)
 
-    def _hear_exit(self, event: StasisEnd) -> None:
+    def _hear_exit(self) -> None:
         """It left our application: to where we sent it, or it is over."""
         if not self.call.is_away:
             self.inbox.put_nowait(flows.HungUp())
-        elif self.stay is not None:
-            self.stay.since_pbx = self.stay.since_pbx or event.at
 
     def _hear_end(self, event: ChannelDestroyed, at: datetime) -> None:
         def end() -> None:
@@ -258,10 +263,17 @@ class Attempt:
         if self.stay is None:
             heard = self.position is not None and self.flow.has_played(self.position.path)
             since = at if heard else self.call.times.answered_at or at
-            self.stay = Stay(queue, timeout_seconds, since, at, None if heard else self.answered_pbx_at)
+            since_pbx = self._pbx_instant(at) if heard else self.answered_pbx_at
+            self.stay = Stay(queue, timeout_seconds, since, at, since_pbx)
         else:
             self.stay.go_on_in(queue, timeout_seconds, at)
         self.feed(Event.LEFT, at)
+
+    def _pbx_instant(self, at: datetime) -> datetime | None:
+        """This instant by Asterisk's clock: what we do follows from what it told last."""
+        if self.last_pbx_at is None or self.last_at is None:
+            return None
+        return self.last_pbx_at + (at - self.last_at)
 
     def hear_agents_leg(self, event: Dial, at: datetime) -> None:
         """ARI tells of the telephones that the queue rings for it, too: the connect is known without AMI."""
@@ -302,5 +314,11 @@ class Attempt:
             return
         if self.stay.answered_at is not None:
             self.feed(Event.CONNECTED, self.stay.answered_at)
-        elif self.stay.has_timed_out(at):
+        elif not self.hangs_up and self.stay.has_timed_out(at):
             self.feed(Event.QUEUE_TIMED_OUT, at)
+
+
+def _for_flow(event: ChannelDtmfReceived | PlaybackFinished) -> flows.Event:
+    if isinstance(event, ChannelDtmfReceived):
+        return flows.Key(event.digit)
+    return flows.Played(event.playback.id, ok=event.playback.state != "failed")

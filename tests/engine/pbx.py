@@ -21,6 +21,7 @@ from dialer_engine.ari import (
     AriState,
     ChannelDestroyed,
     ChannelDtmfReceived,
+    ChannelHangupRequest,
     ChannelSnapshot,
     ChannelStateChange,
     Connected,
@@ -177,11 +178,13 @@ class Pbx:
 
     def hang_up_by_callee(self, number: str) -> None:
         for channel in [one for one in self.channels.values() if one.number == number]:
-            self._end(channel, cause=16)
+            self._hang_up(channel)
 
     # --- the dialplan of queues ---
 
     def end(self, channel: Channel) -> None:
+        """Hangup() of the dialplan."""
+        self._emit(channel, ChannelHangupRequest(channel=self._leg(channel), soft=True))
         self._end(channel, cause=16)
 
     def leg(self, channel: Channel) -> Leg:
@@ -282,7 +285,7 @@ class Pbx:
         self._emit(channel, ChannelStateChange(channel=self._leg(channel)))
         self._emit(channel, Dial(peer=self._leg(channel), dialstatus="ANSWER"))
         if channel.callee.hangs_up_after is not None:
-            self._later(channel, channel.callee.hangs_up_after, lambda: self._end(channel, cause=16))
+            self._later(channel, channel.callee.hangs_up_after, lambda: self._hang_up(channel))
         self._enter(channel, asyncio.get_running_loop().time() + WAITING_SECONDS)
 
     def _enter(self, channel: Channel, patient_until: float) -> None:
@@ -300,6 +303,10 @@ class Pbx:
         self._emit(channel, StasisStart(channel=self._leg(channel)))
         for after, digit in channel.callee.keys:
             self._later(channel, after, lambda digit=digit: self._press(channel, digit))  # type: ignore[misc]
+
+    def _hang_up(self, channel: Channel) -> None:
+        self._emit(channel, ChannelHangupRequest(channel=self._leg(channel)))
+        self._end(channel, cause=16)
 
     def _press(self, channel: Channel, digit: str) -> None:
         self._emit(channel, ChannelDtmfReceived(channel=self._leg(channel), digit=digit))

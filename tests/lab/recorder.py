@@ -417,11 +417,13 @@ class _Bench:
         return min(margins)
 
     def _shared(self, group: Sequence[int], begun: int, at: float) -> int:
-        """Agents of the whole group that nobody's calls hold."""
+        """Agents of the whole group that nobody's calls hold; calls of others hold none whom they could not have."""
         agents: set[str] = set()
         held = 0
         for place in group:
             campaign = self._campaigns[place]
-            agents |= self._history.queues[campaign.queue].available.at(at)
-            held += math.ceil((self._unserved(place, at) + (place == begun)) / Fraction(campaign.boost))
+            available = self._history.queues[campaign.queue].available.at(at)
+            needs = math.ceil((self._unserved(place, at) + (place == begun)) / Fraction(campaign.boost))
+            agents |= available
+            held += needs if place == begun else min(needs, len(available))
         return len(agents) - held

@@ -63,8 +63,8 @@ class ChannelDestroyed(ChannelEvent, frozen=True, gc=False, tag=True, kw_only=Tr
 
 
 class ChannelHangupRequest(ChannelEvent, frozen=True, gc=False, tag=True, kw_only=True):
-    """Somebody hangs up: the far end, or (`soft`) the dialplan at its own end, or an order of ours. Comes only when asked
-    for by `AriConfig.extra_events`."""
+    """Somebody hangs up: the far end, or (`soft`) the dialplan at its own end, or an order of ours. Comes only when
+    asked for by `AriConfig.extra_events`."""
 
     soft: bool = False
 

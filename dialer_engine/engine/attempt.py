@@ -112,6 +112,7 @@ class Attempt:
     legs: dict[str, bool] = field(default_factory=dict)  # dialed by the far half of a Local/ channel; over?
     posting: bool = False  # the originate is out and unanswered
     looking: bool = False  # somebody asks Asterisk about it
+    sought_at: float = float("-inf")  # when AMI's view of it was last doubted, by the loop's clock
     conversing: bool = False  # its flow runs, and knows better where it is
     heard_at: float = 0.0  # the last event, by the loop's clock
     heard: bool = False  # the trunk has shown that it works, or not
@@ -153,6 +154,11 @@ class Attempt:
         self.changed.set()
         self.watch(self)
         return taken
+
+    def give_up(self) -> None:
+        """It will not start: no agent is kept for it."""
+        self.over = True
+        self.watch(self)
 
     def _tell_flow_of_end(self) -> None:
         """Keys come over another socket than the end of a Local/ channel: the last one gets a moment to arrive."""

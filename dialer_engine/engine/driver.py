@@ -7,7 +7,7 @@ an agent is watched and never touched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ from dialer_engine.core.call import Event, Phase, next_deadline
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.core.schedule import may_start, opening
 from dialer_engine.engine.attempt import Attempt, Pbx, Verdict
+from dialer_engine.engine.channel import CalleesChannel
 from dialer_engine.engine.desk import Desk
 from dialer_engine.errors import Invalid, NotFound, Rejected, Unavailable
 from dialer_engine.store import Store
@@ -34,12 +35,12 @@ ASK_AGAIN_SECONDS = 1.0
 """Between two questions to a PBX that does not answer, or that has been told to hang up."""
 LEAVING_SECONDS = 1.0
 """Who was sent to a queue so lately may not have left us yet."""
+SEEK_SECONDS = 2.0
+"""Between two questions about one whom AMI does not see; a dialplan may play him something before its queue."""
 LONGEST_WAIT_SECONDS = 3600
 """Of one who was found in a queue, and of whom nobody knows how long he may wait there."""
 QUEUE_APP, OUR_APP = "Queue", "Stasis"
 """Applications of the dialplan, as Asterisk names them."""
-NOT_IN_STASIS = 409
-"""Asterisk's answer to an order for a channel that has left our application."""
 
 _log = log.get("attempt")
 
@@ -56,8 +57,8 @@ class Driver:
     pbx: Pbx
     desk: Desk
     owner: str
-    app: str  # our Stasis application, and the place from which the dialplan of queues goes on
-    queue_context: str
+    app: str  # our Stasis application, to which queues give calls back
+    queue_context: str  # where the dialplan of queues begins
     policy: NumberPolicy
     clock: Callable[[], datetime]
     halted: Callable[[Attempt], bool]  # may nothing of its campaign start any more?
@@ -85,12 +86,12 @@ class Driver:
         endpoint = self._endpoint(attempt)
         asked = self.clock()
         if endpoint is None or attempt.call.ended or not await self._may_send(attempt):
-            return
+            return attempt.give_up()
         await asyncio.sleep(max(0.0, attempt.departure(loop.time()) - loop.time()))
         # Had we been frozen since then, somebody else may have taken the call over and settled it.
         stale = (self.clock() - asked).total_seconds() > STALE_SECONDS
         if stale or not self._may_start(attempt):
-            return
+            return attempt.give_up()
         attempt.call.dial_timeout_seconds = attempt.campaign.dial_timeout_seconds
         attempt.feed(Event.MARK_SENT, self.clock())
         attempt.posting = True
@@ -149,13 +150,10 @@ class Driver:
         return False
 
     def _may_start(self, attempt: Attempt) -> bool:
-        """Also that free agents warrant it: one may have gone since it was claimed."""
+        """An agent, too, may have gone since it was claimed."""
         now = self.clock()
-        if self.halted(attempt) or not may_start(opening(attempt.campaign.active_period, now), now):
-            return False
-        attempt.over = not self.desk.warrants(attempt)
-        attempt.watch(attempt)
-        return not attempt.over
+        is_open = may_start(opening(attempt.campaign.active_period, now), now)
+        return not self.halted(attempt) and is_open and self.desk.warrants(attempt)
 
     # --- while it lives ---
 
@@ -316,9 +314,10 @@ class Driver:
 
     async def seek(self, attempt: Attempt) -> None:
         """AMI sees the queues and does not see it among those who wait: it has an agent, of whom nobody told."""
-        if attempt.looking or attempt.conversing:
+        mono = asyncio.get_running_loop().time()
+        if attempt.looking or attempt.conversing or mono < attempt.sought_at + SEEK_SECONDS:
             return
-        attempt.looking = True
+        attempt.looking, attempt.sought_at = True, mono
         try:
             snapshot = await self.pbx.channel(attempt.id)
             asked = await self._ask(attempt)
@@ -416,7 +415,7 @@ class Driver:
             attempt.position,
             attempt_id=attempt.id,
             attributes={name: str(value) for name, value in attempt.attributes.items()},
-            channel=_Channel(self, attempt),
+            channel=CalleesChannel(self.pbx, attempt, self.app, self.queue_context, self.clock),
             inbox=attempt.inbox,
             record=record,
             opt_out=lambda: opt_out(self.store, attempt, self.clock()),
@@ -456,69 +455,3 @@ def _connected_at(attempt: Attempt, asked: _Asked, now: datetime) -> datetime:
 def _is_ours(snapshot: ChannelSnapshot | None) -> bool:
     """Up, and in our application."""
     return snapshot is not None and snapshot.state == "Up" and snapshot.dialplan.app_name == OUR_APP
-
-
-@dataclass(frozen=True, slots=True)
-class _Channel:
-    """The callee's channel as ivr wants it."""
-
-    driver: Driver
-    attempt: Attempt
-
-    @property
-    def _pbx(self) -> Pbx:
-        return self.driver.pbx
-
-    async def play(self, playback_id: str, media: Sequence[str]) -> None:
-        await self._pbx.play(self.attempt.id, media, playback_id)
-
-    async def stop_playback(self, playback_id: str) -> None:
-        await self._pbx.stop_playback(playback_id)
-
-    async def is_playing(self, playback_id: str) -> bool:
-        return await self._pbx.is_playing(playback_id)
-
-    async def prepare(self, queue: str | None, timeout_seconds: int) -> None:
-        attempt = self.attempt
-        name = queue or attempt.campaign.endpoint.queue
-        if name is None:
-            raise Rejected("the flow names no queue, and the campaign has none")
-        variables = _variables(attempt, self.driver.app, timeout_seconds)
-        try:
-            await self._pbx.set_variables(attempt.id, variables)
-        except Rejected as exc:  # he must not be lost for that
-            _log.warning("variables refused", attempt=attempt.id, reason=str(exc))
-        attempt.leave_for(name, timeout_seconds, self.driver.clock())
-
-    async def enqueue(self) -> None:
-        attempt, driver = self.attempt, self.driver
-        if attempt.call.phase is not Phase.QUEUED or attempt.stay is None or attempt.given_back is not None:
-            return  # it has been there already
-        try:
-            await self._pbx.continue_in_dialplan(
-                attempt.id, context=driver.queue_context, extension=attempt.stay.queue
-            )
-        except Rejected as exc:
-            if exc.code != NOT_IN_STASIS:
-                raise
-
-    async def hangup(self) -> None:
-        await self._pbx.hangup(self.attempt.id)
-
-
-def _variables(attempt: Attempt, app: str, timeout_seconds: int) -> dict[str, str]:
-    """What the dialplan of queues reads; with `__` it is on the agent's channel as well, for his screen."""
-    before = ("QUEUESTATUS", "QUEUEWAIT", "MEMBERNAME", "MEMBERINTERFACE") if attempt.stay else ()
-    return {
-        **dict.fromkeys(before, ""),
-        "DIALER_APP": app,
-        "DIALER_QUEUE_TIMEOUT": str(timeout_seconds),
-        "__DIALER_ATTEMPT": attempt.id,
-        "__DIALER_CAMPAIGN": str(attempt.campaign.id),
-        **{f"__ATTR_{name}": _plain(value) for name, value in attempt.attributes.items()},
-    }
-
-
-def _plain(value: object) -> str:
-    """One line of text."""
-    return "".join(char if char.isprintable() else " " for char in str(value))

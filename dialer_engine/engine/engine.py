@@ -100,13 +100,13 @@ class Engine:
             pbx,
             desk,
             owner,
-            settings.app,
-            settings.queue_context,
-            settings.numbers,
-            clock,
-            board.is_halted,
-            self._sent,
-            self._unsent,
+            app=settings.app,
+            queue_context=settings.queue_context,
+            policy=settings.numbers,
+            clock=clock,
+            halted=board.is_halted,
+            sent=self._sent,
+            unsent=self._unsent,
         )
         self._attendant = Attendant(store, board, desk, self._driver, clock, self._errand)
         self._settler = Settler(store, pbx, board, desk, owner, clock, metrics)

@@ -213,6 +213,9 @@ class Attempt:
                 self.changed.set()  # more than that may have been missed: the driver asks
                 return
             self.come_back(self.given_back, at)
+        self.answered_pbx_at = (
+            self.answered_pbx_at or event.at
+        )  # the answer itself may come over another socket
         self.feed(Event.ENTERED, at)
 
     def _hear_exit(self) -> None:

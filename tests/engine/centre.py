@@ -42,6 +42,8 @@ RETURNS = "dialer-queue"
 """The context that gives callers back; another one just hangs up."""
 SILENCE_SECONDS = 3.0
 """A manager that is not answered for so long gives the connection up."""
+CLOCK_AHEAD = timedelta(seconds=75)
+"""Our clock of Asterisk's."""
 WAY_SECONDS = 0.003
 """From our order to the queue."""
 
@@ -342,7 +344,7 @@ class Manager:
         self._changed = changed
         self._clock = clock
         self.floor = Floor(centre.rules)
-        self.clock_offset = timedelta(0)
+        self.clock_offset = CLOCK_AHEAD
         self.state: Literal["exact", "silent", "lost"] = "lost"
         self._silent_since = 0.0
         self._timer: asyncio.TimerHandle | None = None

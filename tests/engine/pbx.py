@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
+
 from dialer_engine.ari import (
     AriEvent,
     AriState,
@@ -37,7 +39,7 @@ from dialer_engine.ari import (
     StasisStart,
 )
 from dialer_engine.errors import NotFound, Rejected, Unavailable
-from tests.engine.centre import WAY_SECONDS, Centre
+from tests.engine.centre import CLOCK_AHEAD, WAY_SECONDS, Centre
 from tests.engine.fate import Fate
 
 ORIGINATE_SECONDS = 10.0
@@ -117,6 +119,7 @@ class Channel:
 
 class Pbx:
     def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
         self.centre = Centre(self, clock)
         self.default: Behaviour = answers()
         self.callees: dict[str, Behaviour] = {}
@@ -354,8 +357,9 @@ class Pbx:
         port = self.listeners.get(channel.app)
         if port is None or type(event).__name__ in channel.callee.loses:
             return
+        stamped = msgspec.structs.replace(event, at=self._clock() - CLOCK_AHEAD)
         for _ in range(2 if channel.callee.twice else 1):
-            port.hand(event)
+            port.hand(stamped)
 
     # --- orders ---
 

@@ -85,7 +85,7 @@ async def test_a_call_goes_to_an_agent_and_all_of_it_is_written_down() -> None:
             "name": "green",
             "waitSeconds": pytest.approx(0.5, abs=0.01),
             "secondsToAgent": pytest.approx(0.51, abs=0.02),
-            "secondsToAgentPbx": None,
+            "secondsToAgentPbx": pytest.approx(0.51, abs=0.02),
             "talkSeconds": pytest.approx(7.0, abs=0.01),
             "abandoned": False,
         }
@@ -102,7 +102,19 @@ async def test_behind_a_message_the_seconds_to_the_agent_count_from_its_end() ->
         result = await only_result(world, campaign)
         assert seconds(result, "answeredAt", "leftIvrAt") == pytest.approx(3.0, abs=0.02)
         assert result["queue"]["secondsToAgent"] == pytest.approx(0.5, abs=0.02)
+        assert result["queue"]["secondsToAgentPbx"] == pytest.approx(0.5, abs=0.02)
         assert result["queue"]["abandoned"] is False
+
+
+async def test_the_answer_may_be_told_after_the_call_has_come_to_its_flow() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS.but(loses=frozenset({"ChannelStateChange", "Dial"}))
+        world.centre.log_in("Eva", answers_after=0.5)
+        campaign = await queue_campaign(world, 1)
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["queue"]["secondsToAgentPbx"] == pytest.approx(0.51, abs=0.02)
 
 
 async def test_whoever_is_not_served_in_time_is_abandoned_though_an_agent_comes_later() -> None:

@@ -23,7 +23,7 @@ def redis_server(tmp_path: Path) -> Iterator[RealRedis]:
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRedis]:
-    """For tests that only need an empty one: flushed before each use."""
+    """For tests that only need an empty one: emptied before each use."""
     with real_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -34,10 +34,13 @@ def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
         with fake_redis() as url:
             yield url
         return
-    server: RealRedis = request.getfixturevalue("shared_redis")
+    yield emptied(request.getfixturevalue("shared_redis"))
+
+
+def emptied(server: RealRedis) -> str:
     with server.client() as client:
         client.flushall()
-    yield server.url
+    return server.url
 
 
 @pytest.fixture
@@ -58,8 +61,7 @@ def house_url(request: pytest.FixtureRequest) -> Iterator[str]:
         with fake_redis() as url:
             yield url
     else:
-        server: RealRedis = request.getfixturevalue("shared_redis")
-        yield server.url
+        yield emptied(request.getfixturevalue("shared_redis"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

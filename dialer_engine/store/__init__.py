@@ -18,11 +18,12 @@ from dialer_engine.store.dnc import DoNotCallLists
 from dialer_engine.store.events import Events
 from dialer_engine.store.imports import FREED_AT_ONCE
 from dialer_engine.store.ivrs import Ivrs
-from dialer_engine.store.link import Link, connect
+from dialer_engine.store.link import Link
 from dialer_engine.store.lists import Lists
 from dialer_engine.store.numbers import Numbers
 from dialer_engine.store.reading import Reading
 from dialer_engine.store.results import Audit, Results
+from dialer_engine.store.server import connect
 from dialer_engine.store.sessions import Guesses, Sessions
 from dialer_engine.store.stats import Stats
 

@@ -13,7 +13,7 @@ import orjson
 from dialer_engine.core.model import AttemptId, CampaignId, CampaignState, Due, TrunkName
 from dialer_engine.store.campaigns import state_in, whole
 from dialer_engine.store.contract import Disposition, parse
-from dialer_engine.store.link import Argument, Link
+from dialer_engine.store.link import Link
 from dialer_engine.store.records import (
     AttemptRecord,
     ClaimKind,
@@ -31,6 +31,7 @@ from dialer_engine.store.records import (
     SettleKind,
 )
 from dialer_engine.store.results import stored
+from dialer_engine.store.server import Argument
 from dialer_engine.store.stats import Counted
 
 # What claim and mark_sent write into an attempt; everything else there is `progress`.

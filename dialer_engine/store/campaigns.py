@@ -26,8 +26,9 @@ from dialer_engine.store.contract import (
     parse_campaign,
     parse_command,
 )
-from dialer_engine.store.link import Argument, Link
+from dialer_engine.store.link import Link
 from dialer_engine.store.records import CampaignView, ControlReply, PinnedList, RunCounts, Snapshot
+from dialer_engine.store.server import Argument
 
 PLAN = {"at", "originate", "limit", "inputs", "nextAt", "text"}
 PLAN_SECONDS = 15

@@ -13,12 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -30,12 +25,11 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from dialer_engine.errors import ConfigError, DialerError, Problem, Rejected, Unavailable
+from dialer_engine.errors import DialerError, Rejected, Unavailable
+from dialer_engine.store.server import Argument, Command, Server
 
-CONNECTIONS = 4
 PIPELINE_LENGTH = 512  # commands; more would hold up the others for longer than a pass
 LISTEN_SECONDS = 10.0
-SENTINEL_PORT = 26379
 
 SENTENCES = {
     "OOM": "it is full (maxmemory): raise maxmemory or free memory; nothing was changed",
@@ -58,8 +52,6 @@ WORDS: dict[type[BaseException], str] = {
     AuthenticationError: "WRONGPASS",
 }
 
-Argument = str | int | float
-
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -75,7 +67,7 @@ class Script:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    command: tuple[Argument, ...]
+    command: Command
     script: Script | None
     reply: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -83,10 +75,10 @@ class _Request:
 class Link:
     """`base` begins every key of the dispatch slot; a call list has a slot of its own, `list_base`."""
 
-    def __init__(self, client: Redis, prefix: str) -> None:
+    def __init__(self, server: Server, prefix: str) -> None:
         self.prefix = prefix
         self.base = f"{{{prefix}}}"
-        self._client = client
+        self._server = server
         self._scripts: dict[str, Script] = {}
         self._loaded: set[Script] = set()
         self._waiting: list[_Request] = []
@@ -119,7 +111,7 @@ class Link:
         Raises Unavailable when it is lost; what was published meanwhile is lost too.
         """
         try:
-            async with self._client.pubsub() as pubsub:
+            async with self._server.listener() as pubsub:
                 await pubsub.subscribe(channel)
                 silent = False
                 while True:
@@ -141,9 +133,9 @@ class Link:
         for request in self._waiting:
             _fail(request, Unavailable("redis", "the store is closed"))
         self._waiting.clear()
-        await self._client.aclose()
+        await self._server.aclose()
 
-    def _submit(self, command: tuple[Argument, ...], script: Script | None) -> asyncio.Future[Any]:
+    def _submit(self, command: Command, script: Script | None) -> asyncio.Future[Any]:
         request = _Request(command, script)
         self._waiting.append(request)
         if self._sender is None:
@@ -178,12 +170,8 @@ class Link:
     async def _pipeline(self, batch: Sequence[_Request]) -> list[Any]:
         """The replies to the requests; scripts Redis has not heard from us yet are loaded in front of them."""
         new = {request.script for request in batch if request.script} - self._loaded
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for script in new:
-                pipeline.execute_command("SCRIPT LOAD", script.text)
-            for request in batch:
-                pipeline.execute_command(*request.command)
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        commands: list[Command] = [("SCRIPT LOAD", script.text) for script in new]
+        replies = await self._server.ask(commands + [request.command for request in batch])
         self._loaded |= new
         return replies[len(new) :]
 
@@ -215,46 +203,3 @@ def translated(error: BaseException) -> DialerError:
     if isinstance(error, ResponseError):
         return Rejected(f"Redis refuses: {text}")
     return Unavailable("redis", f"{text or type(error).__name__}; what was asked may have been done")
-
-
-def connect(url: str, timeout_seconds: float) -> Redis:
-    """A client for redis://, rediss://, unix:// or redis+sentinel://host:port,host:port/master/db.
-
-    Raises ConfigError. Writes are never retried by the client: a lost reply does not mean "not done".
-    """
-    options: dict[str, Any] = {
-        "decode_responses": True,
-        "encoding_errors": "replace",  # rows come from any program; a broken one is refused, not fatal
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_error": [],
-        "socket_timeout": timeout_seconds,
-        "socket_connect_timeout": timeout_seconds,
-    }
-    try:
-        if url.startswith("redis+sentinel://"):
-            return _sentinel(url, options)
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=CONNECTIONS, timeout=timeout_seconds, **options
-        )
-    except ValueError as error:
-        raise ConfigError([Problem("redis.url", str(error))]) from error
-    return Redis.from_pool(pool)
-
-
-def _sentinel(url: str, options: dict[str, Any]) -> Redis:
-    parts = urlsplit(url)
-    master, _, db = parts.path.strip("/").partition("/")
-    if not master:
-        raise ValueError("redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB names no master")
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = credentials.partition(":")
-    sentinels = []
-    for host in hosts.split(","):
-        name, _, port = host.partition(":")
-        sentinels.append((name, int(port or SENTINEL_PORT)))
-    if credentials:
-        options |= {"username": unquote(user) or None, "password": unquote(password)}
-    sentinel: Any = Sentinel  # redis-py annotates its parameters only in part
-    client: Redis = sentinel(sentinels, **options).master_for(master, db=int(db or 0))
-    return client

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
-from types import TracebackType
 from typing import Any
 
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
-from redis.exceptions import ConnectionError, OutOfMemoryError, TimeoutError
+from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from dialer_engine.store.link import Script
+from dialer_engine.store.server import Command
 from tests.engine.fate import Fate
 
 SOCKET_SECONDS = 5.0
@@ -56,72 +56,51 @@ class FlakyRedis:
         self.full = False  # writes are refused: OOM
         self.clock_error = 0.0
 
-    def pipeline(self, transaction: bool) -> _Pipeline:
-        return _Pipeline(self)
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """As `dialer_engine.store.server.Server` does."""
+        verbs = [_verb(command) for command in commands if command[0] != "SCRIPT LOAD"]
+        await self.fate.meet(verbs, "before")
+        await asyncio.sleep(self.seconds / 2)
+        if self.hung:
+            await asyncio.sleep(SOCKET_SECONDS)
+            raise TimeoutError("it does not answer in time")
+        if self.away or self.fate.fails(verbs, "before"):
+            raise ConnectionError("Error 111 connecting to redis. Connection refused.")
+        replies = await self._carry_out(commands)
+        await self.fate.meet(verbs, "after")
+        await asyncio.sleep(self.seconds / 2)
+        if self.away or self.fate.fails(verbs, "after"):
+            raise ConnectionError("Connection closed by server.")
+        return replies
 
     async def aclose(self) -> None:
         await self.client.aclose()
 
-
-class _Pipeline:
-    def __init__(self, redis: FlakyRedis) -> None:
-        self._redis = redis
-        self._commands: list[tuple[Any, ...]] = []
-
-    async def __aenter__(self) -> _Pipeline:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
-
-    def execute_command(self, *command: Any) -> None:
-        self._commands.append(command)
-
-    async def execute(self, raise_on_error: bool) -> list[Any]:
-        redis = self._redis
-        verbs = [_verb(command) for command in self._commands if command[0] != "SCRIPT LOAD"]
-        await redis.fate.meet(verbs, "before")
-        await asyncio.sleep(redis.seconds / 2)
-        if redis.hung:
-            await asyncio.sleep(SOCKET_SECONDS)
-            raise TimeoutError("Timeout reading from socket")
-        if redis.away or redis.fate.fails(verbs, "before"):
-            raise ConnectionError("Error 111 connecting to redis. Connection refused.")
-        replies = await self._carry_out()
-        await redis.fate.meet(verbs, "after")
-        await asyncio.sleep(redis.seconds / 2)
-        if redis.away or redis.fate.fails(verbs, "after"):
-            raise ConnectionError("Connection closed by server.")
-        return replies
-
-    async def _carry_out(self) -> list[Any]:
-        redis = self._redis
-        if redis.full:
-            return [await self._refused(command) for command in self._commands]
-        async with redis.client.pipeline(transaction=False) as pipeline:
-            for command in self._commands:
+    async def _carry_out(self, commands: Sequence[Command]) -> list[Any]:
+        if self.full:
+            return [await self._refused(command) for command in commands]
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for command in commands:
                 pipeline.execute_command(*command)
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        for n, command in enumerate(self._commands):
+        for n, command in enumerate(commands):
             if command[0] == "EVALSHA":
-                redis.ledger.note(NAMES[command[1]], command[4:], replies[n])
+                self.ledger.note(_verb(command), command[4:], replies[n])
             elif command[0] == "TIME":
-                now = redis.clock() - redis.clock_error
+                now = self.clock() - self.clock_error
                 replies[n] = [int(now), int(now % 1 * 1e6)]
         return replies
 
-    async def _refused(self, command: tuple[Any, ...]) -> Any:
-        if command[0] in ("ZADD", "HSET") or (command[0] == "EVALSHA" and NAMES[command[1]] not in READERS):
+    async def _refused(self, command: Command) -> Any:
+        if command[0] in ("ZADD", "HSET") or (command[0] == "EVALSHA" and _verb(command) not in READERS):
             return OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
         if command[0] == "TIME":
-            return [int(self._redis.clock()), 0]
+            return [int(self.clock()), 0]
         try:
-            return await self._redis.client.execute_command(*command)
+            return await self.client.execute_command(*command)
         except Exception as error:  # noqa: BLE001 - a pipeline hands every error on as a reply
             return error
 
 
-def _verb(command: tuple[Any, ...]) -> str:
-    return NAMES[command[1]] if command[0] == "EVALSHA" else str(command[0])
+def _verb(command: Command) -> str:
+    return NAMES[str(command[1])] if command[0] == "EVALSHA" else str(command[0])

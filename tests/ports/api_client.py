@@ -17,7 +17,8 @@ import redis.asyncio
 from dialer_engine import api
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.store import Store
-from dialer_engine.store.link import Link, connect
+from dialer_engine.store.link import Link
+from dialer_engine.store.server import connect
 
 NO_PROBES = api.Probes(alive=lambda: None, ready=lambda: None, metrics=lambda: (b"dialer 1\n", "text/plain"))
 

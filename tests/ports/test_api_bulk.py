@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 
 from dialer_engine.errors import Invalid
 from dialer_engine.store.dnc import DoNotCallLists
-from dialer_engine.store.link import Link, connect
+from dialer_engine.store.link import Link
 from dialer_engine.store.records import Closed, DoNotCall
+from dialer_engine.store.server import connect
 from dialer_engine.store.tables import Csv
 from tests.ports.api_client import Answer, Client, House
 from tests.ports.store_desk import NOW, Desk

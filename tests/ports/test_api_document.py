@@ -12,7 +12,8 @@ from openapi_spec_validator import validate
 from dialer_engine import api
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.store import Store
-from dialer_engine.store.link import Link, connect
+from dialer_engine.store.link import Link
+from dialer_engine.store.server import connect
 from tests.ports.api_client import NO_PROBES, served, without_redis
 
 APP = api.application(

@@ -18,9 +18,10 @@ from dialer_engine.archive import MOVED_AT_ONCE, READ_AT_ONCE, Archive
 from dialer_engine.core.model import CampaignId, Status
 from dialer_engine.errors import Conflict, Unavailable
 from dialer_engine.store import Store
-from dialer_engine.store.link import Link, connect
+from dialer_engine.store.link import Link
 from dialer_engine.store.records import RedialAt
 from dialer_engine.store.results import Entry, Results
+from dialer_engine.store.server import connect
 from tests.ports.store_desk import NOW, Desk, RealRedis
 
 CAMPAIGN = CampaignId(7)

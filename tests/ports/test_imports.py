@@ -12,8 +12,9 @@ import pytest
 from dialer_engine.core.model import Command, ListId
 from dialer_engine.errors import Conflict, NotFound
 from dialer_engine.store.imports import Import
-from dialer_engine.store.link import Link, connect
+from dialer_engine.store.link import Link
 from dialer_engine.store.lists import Lists
+from dialer_engine.store.server import connect
 from tests.ports.store_desk import Desk, in_batches, numbered
 
 THOUSANDS = [f"7{n:08}" for n in range(0, 90_000, 30)]

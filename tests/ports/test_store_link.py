@@ -18,8 +18,9 @@ from dialer_engine.archive import Archive
 from dialer_engine.core.model import AttemptId, Command
 from dialer_engine.errors import ConfigError, Rejected, Unavailable
 from dialer_engine.store import Store
-from dialer_engine.store.link import connect
+from dialer_engine.store.link import Link
 from dialer_engine.store.records import ClaimKind, Closed, ReadRow, SentKind, SettleKind
+from dialer_engine.store.server import connect
 from dialer_engine.store.stats import Tally
 from tests.ports.store_desk import NOW, OWNER, Desk, RealRedis, Wire, in_batches
 
@@ -249,6 +250,22 @@ async def test_a_hung_redis_is_unavailable_within_its_time(own: Desk, redis_serv
     await until_it_answers(own)
 
 
+async def test_no_answer_is_taken_for_anothers(redis_server: RealRedis) -> None:
+    """Whoever did not wait for his answer leaves none to the next, also when Redis hung in the midst of a handshake."""
+    link = Link(connect(redis_server.url, 0.2), "dialer")
+    assert await link.do("ECHO", "before") == "before"
+    for _ in range(3):
+        redis_server.signal(signal.SIGSTOP)
+        try:
+            for n in range(2):
+                with pytest.raises(Unavailable):
+                    await link.do("ECHO", f"lost {n}")
+        finally:
+            redis_server.signal(signal.SIGCONT)
+        assert [await link.do("ECHO", str(n)) for n in range(5)] == ["0", "1", "2", "3", "4"]
+    await link.close()
+
+
 async def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="redis is unavailable"):
         await Store.open(f"unix://{tmp_path}/none.sock")
@@ -333,8 +350,8 @@ async def test_urls_that_cannot_be_used(url: str) -> None:
 
 
 async def test_a_sentinel_url_asks_the_sentinels() -> None:
-    client = connect("redis+sentinel://eva:s%40t@one,two:26380/main/3", 1)
-    pool: Any = client.connection_pool
+    server = connect("redis+sentinel://eva:s%40t@one,two:26380/main/3", 1)
+    pool: Any = server.client.connection_pool
     hosts = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
     assert [(one["host"], one["port"]) for one in hosts] == [("one", 26379), ("two", 26380)]
     kwargs = pool.connection_kwargs
@@ -344,7 +361,7 @@ async def test_a_sentinel_url_asks_the_sentinels() -> None:
         "eva",
         "s@t",
     )
-    await client.aclose()
+    await server.aclose()
 
 
 async def test_every_key_of_a_script_lies_in_one_slot(own: Desk, redis_server: RealRedis) -> None:

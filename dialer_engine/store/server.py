@@ -1,0 +1,122 @@
+"""One Redis, as redis-py speaks to it: a connection for all that is asked, and others to listen.
+
+What is asked goes out as one packet on a connection that stays ours: redis-py's own pipelines fetch one from their
+pool, check it and give it back each time, which costs as much as a small script. A connection whose replies were not
+all read is never used again, for the next to ask would take them for his.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from dialer_engine.errors import ConfigError, Problem
+
+CONNECTIONS = 4
+SENTINEL_PORT = 26379
+
+Argument = str | int | float
+Command = tuple[Argument, ...]
+
+
+class Server:
+    """For one who asks at a time, and any number who listen."""
+
+    def __init__(self, client: Redis, timeout_seconds: float) -> None:
+        self.client = client
+        self._timeout_seconds = timeout_seconds
+        self._connection: Connection | None = None
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The reply to each, or the ResponseError that it is.
+
+        Raises RedisError or OSError when the connection is lost, or silent for too long: any of them may have been
+        carried out.
+        """
+        connection = await self._connected()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                return [await self._reply(connection, str(command[0])) for command in commands]
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError("it does not answer in time") from error
+            raise
+
+    async def _connected(self) -> Connection:
+        """Ours, made anew where it has ended; a closed one is noticed before anything is sent on it."""
+        pool: Any = self.client.connection_pool  # typed in part
+        if self._connection is None:
+            self._connection = cast(Connection, await pool.get_connection())
+        else:
+            # A new one shakes hands, and a server that hangs in the midst of that must not keep its answer for us.
+            self._connection.socket_timeout = self._timeout_seconds
+            await pool.ensure_connection(self._connection)
+        # All that is asked has one deadline: redis-py would set a timer, and start a task, for each packet.
+        self._connection.socket_timeout = None
+        return self._connection
+
+    async def _reply(self, connection: Connection, command: str) -> Any:
+        try:
+            return await self.client.parse_response(connection, command)
+        except ResponseError as error:
+            return error
+
+    def listener(self) -> PubSub:
+        return self.client.pubsub()
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+
+
+def connect(url: str, timeout_seconds: float) -> Server:
+    """For redis://, rediss://, unix:// or redis+sentinel://host:port,host:port/master/db.
+
+    Raises ConfigError. Writes are never retried by the client: a lost reply does not mean "not done".
+    """
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "encoding_errors": "replace",  # rows come from any program; a broken one is refused, not fatal
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+    }
+    try:
+        if url.startswith("redis+sentinel://"):
+            return Server(_sentinel(url, options), timeout_seconds)
+        pool = BlockingConnectionPool.from_url(
+            url, max_connections=CONNECTIONS, timeout=timeout_seconds, **options
+        )
+    except ValueError as error:
+        raise ConfigError([Problem("redis.url", str(error))]) from error
+    return Server(Redis.from_pool(pool), timeout_seconds)
+
+
+def _sentinel(url: str, options: dict[str, Any]) -> Redis:
+    parts = urlsplit(url)
+    master, _, db = parts.path.strip("/").partition("/")
+    if not master:
+        raise ValueError("redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB names no master")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    sentinels = []
+    for host in hosts.split(","):
+        name, _, port = host.partition(":")
+        sentinels.append((name, int(port or SENTINEL_PORT)))
+    if credentials:
+        options |= {"username": unquote(user) or None, "password": unquote(password)}
+    sentinel: Any = Sentinel  # redis-py annotates its parameters only in part
+    client: Redis = sentinel(sentinels, **options).master_for(master, db=int(db or 0))
+    return client

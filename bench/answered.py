@@ -43,6 +43,8 @@ WARM_CALLS = 300
 """Before the clock runs: connections are opened, and a trunk that has shown nothing yet is trusted by and by."""
 LATE_SECONDS = 0.05
 CONNECTIONS = 32
+CLEANING_SECONDS = 1.0
+"""For Asterisk to clean up after the socket before: one that comes at once may stay deaf."""
 ROUNDED_SECONDS = 0.002
 
 _serials = itertools.count(1)
@@ -179,6 +181,7 @@ class Bare:
 @asynccontextmanager
 async def bare_loop(lab: Lab) -> AsyncIterator[Bare]:
     """The same application as the daemon's, which must be down meanwhile."""
+    await asyncio.sleep(CLEANING_SECONDS)
     headers = {"Authorization": aiohttp.encode_basic_auth(lab.ari_user, lab.ari_password)}
     url = f"{lab.ari_url}/ari"
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)

@@ -1,17 +1,18 @@
 """One Redis, as redis-py speaks to it: a connection for all that is asked, and others to listen.
 
-What is asked goes out as one packet on a connection that stays ours: redis-py's own pipelines fetch one from their
-pool, check it and give it back each time, which costs as much as a small script. A connection whose replies were not
-all read is never used again, for the next to ask would take them for his.
+What is asked goes out as one packet, put together by hiredis, on a connection that stays ours: redis-py's pipelines
+fetch one from their pool, check it and give it back each time, and pack in Python, which costs more than a small
+script. A connection whose replies were not all read is never used again, for the next to ask would take them for his.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
@@ -26,6 +27,10 @@ SENTINEL_PORT = 26379
 
 Argument = str | int | float
 Command = tuple[Argument, ...]
+
+_pack = cast(
+    Callable[[tuple[Argument | bytes, ...]], bytes], hiredis.pack_command
+)  # annotated for tuples of one
 
 
 class Server:
@@ -45,7 +50,7 @@ class Server:
         connection = await self._connected()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                await connection.send_packed_command(b"".join(map(_packed, commands)), check_health=False)
                 return [await self._reply(connection, str(command[0])) for command in commands]
         except BaseException as error:
             await connection.disconnect(nowait=True)
@@ -77,6 +82,16 @@ class Server:
 
     async def aclose(self) -> None:
         await self.client.aclose()
+
+
+def _packed(command: Command) -> bytes:
+    """On the wire. What is no text (half of a surrogate pair) is written as question marks."""
+    name, *arguments = command
+    parts = (*str(name).split(), *arguments)  # SCRIPT LOAD
+    try:
+        return _pack(parts)
+    except UnicodeEncodeError:
+        return _pack(tuple(str(part).encode(errors="replace") for part in parts))
 
 
 def connect(url: str, timeout_seconds: float) -> Server:

@@ -266,6 +266,14 @@ async def test_no_answer_is_taken_for_anothers(redis_server: RealRedis) -> None:
     await link.close()
 
 
+async def test_what_is_no_text_is_written_all_the_same(store_url: str) -> None:
+    link = Link(connect(store_url, 5.0), "dialer")
+    said: list[str | int | float] = ["", "\ud800", "žluť\x00\r\n$3", -1, 0.1 + 0.2, 1764322391.123456, 10**20]
+    heard = ["", "?", "žluť\x00\r\n$3", "-1", "0.30000000000000004", "1764322391.123456", "1" + 20 * "0"]
+    assert await link.many([("ECHO", each) for each in said]) == heard
+    await link.close()
+
+
 async def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="redis is unavailable"):
         await Store.open(f"unix://{tmp_path}/none.sock")

@@ -362,6 +362,24 @@ async def test_two_daemons_never_dial_for_the_same_agent() -> None:
         check_books(world, campaign)
 
 
+@pytest.mark.parametrize("agents", [("Eva",), ("Eva", "Jan", "Iva")])
+async def test_two_daemons_that_claim_at_the_same_time_do_not_exceed_the_agents(
+    agents: tuple[str, ...],
+) -> None:
+    """Both see the agent come, and neither can have heard of what the other claims for him."""
+    async with World() as world:
+        world.pbx.default = answers(2.0)
+        world.centre.log_in(*agents, talks=3.0)
+        judge = judge_of(world, numbers(30))
+        campaign = await queue_campaign(world, numbers(30))
+        for name in ("a", "b"):
+            daemon = await world.daemon(name)
+            daemon.redis.seconds = 0.05
+        await world.completed(campaign, within=300)
+        assert judge.wrong == []
+        check_books(world, campaign)
+
+
 async def test_a_second_daemon_that_comes_later_is_counted_with_from_its_first_call_on() -> None:
     async with World() as world:
         world.pbx.default = RINGS_OUT

@@ -140,13 +140,24 @@ def books(
     *,
     ivr_seconds: float = 0.0,
     nobody_listened: tuple[float, float] | None = None,
+    says_for_whom: bool = True,
 ) -> Books:
-    """Of a campaign whose calls have all ended, each number called once."""
+    """Of a campaign whose calls have all ended, each number called once.
+
+    `says_for_whom`: the queue's dialplan tells the telephone for which call it rings. A FreePBX has none that does;
+    there an agent's call is the one that his telephone had, so each may have had one at most.
+    """
+    results = centre.results(campaign)
+    if says_for_whom:
+        telephones = centre.telephones()
+    else:
+        had = {name_of(int(call.number)): call for call in centre.calls_of_telephones()}
+        telephones = {each["attempt"]: had[each["agent"]] for each in results if each["agent"] in had}
     return Books(
-        results=centre.results(campaign),
+        results=results,
         stats=centre.stats(campaign),
         calls={call.number: call for call in centre.calls(campaign)},
-        telephones=centre.telephones(),
+        telephones=telephones,
         queue=queue_log.read(centre.lab.queue_log()),
         ivr_seconds=ivr_seconds,
         nobody_listened=nobody_listened,

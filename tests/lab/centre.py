@@ -18,6 +18,7 @@ from tests.rig import Rig, RigError
 from tests.system.api import Answer, Api, serve
 
 LOOK_SECONDS = 0.05
+EXTENSION_DIGITS = 4
 BYE: dict[str, Any] = {"type": "hangup"}
 
 
@@ -104,6 +105,14 @@ class Centre:
             for call in self.lab.world_calls()
             if call.attempt and call.invited_at >= self.began_at
         }
+
+    def calls_of_telephones(self) -> list[WorldCall]:
+        """Of those that no dialplan has told for whom they rang."""
+        return [
+            call
+            for call in self.lab.world_calls()
+            if len(call.number) == EXTENSION_DIGITS and not call.attempt and call.invited_at >= self.began_at
+        ]
 
     def begun_after(self, campaign: Campaign, at: float) -> list[WorldCall]:
         return [call for call in self.calls(campaign) if call.invited_at > at]

@@ -127,6 +127,7 @@ def agents_go(here: Centre) -> Played:
         "plugs in": (lambda: here.lab.unplug(cabled, out=False), lambda: here.lab.unplug(cabled)),
     }
     for way, (comes, goes) in ways.items():
+        here.until(lambda: here.rig.live(one.id) == 0, 5, "no line rings that would be for him")
         played.marks[f"before he {way}"] = now()
         comes()
         here.until(lambda: _free(here, "white") == 1, 8, way)
@@ -310,4 +311,5 @@ def freepbx_hangs_up(here: Centre) -> Played:
     here.staff.pause("cyan", agents[0])
     here.rig.completed(one.id, 30)
     told = {"talks": talks, "vain": vain, "gives up": gives_up}
-    return Played([one], _judge(here, one), [books(here, one)], told=told)
+    kept = books(here, one, says_for_whom=False)
+    return Played([one], _judge(here, one), [kept], told=told)

@@ -66,6 +66,11 @@ async def serve() -> None:
     async def info(_: web.Request) -> web.Response:
         return web.json_response({"status": {"startup_time": "x"}, "system": {"version": "22.10.1"}})
 
+    async def echo(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        await sockets[-1].send_json({"type": "ChannelUserevent", "eventname": name, "serial": time.time()})
+        return web.Response(status=204)
+
     app = web.Application()
     app.add_routes(
         [
@@ -74,6 +79,7 @@ async def serve() -> None:
             web.post("/flood/{count}", flood),
             web.get("/ari/asterisk/info", info),
             web.put("/ari/applications/{app}/eventFilter", lambda _: _empty()),
+            web.post("/ari/events/user/{name}", echo),
         ]
     )
     runner = web.AppRunner(app, access_log=None)

@@ -10,16 +10,28 @@ from typing import NoReturn
 
 import aiohttp
 
-from dialer_engine.ari.events import ApplicationReplaced, AriEvent, Malformed, Unknown, decode
+from dialer_engine.ari.events import (
+    ApplicationReplaced,
+    AriEvent,
+    ChannelUserevent,
+    Malformed,
+    Unknown,
+    decode,
+)
 from dialer_engine.ari.rest import EventSocket, Rest, accepted, segment
 from dialer_engine.ari.terms import AriCounts, Patience
 from dialer_engine.errors import NotFound, Rejected, Replaced, Unavailable
 
 FIRST_DELAY_SECONDS = 0.1
-"""Never less: Asterisk cleans up after the socket before, and one that comes at once may stay deaf."""
+"""Never less: Asterisk cleans up after the socket before, and one that comes at once may stay deaf. See HEARING."""
 LONGEST_DELAY_SECONDS = 5.0
 SETTLED_SECONDS = 5.0
 """A connection that lived so long was a good one: the next loss starts again with the shortest delay."""
+
+HEARING = "dialer-engine-hears"
+"""The user event that we say to ourselves. Asterisk may clean up after the socket before so late that it switches off
+the application of the next one, which stays open and answers pings but never gets an event: 1 of 120 sockets that
+come at once. Nothing else tells."""
 
 RECENT_FRAMES = 1024
 """How far apart the two may be of an event that is sent twice: side by side on an idle Asterisk, but more than 16
@@ -27,7 +39,8 @@ frames at 500 calls/s. See `Feed._is_double`."""
 
 
 class Feed:
-    """Events of `app` to `on_event`, in the order of the wire; `wanted` are the types Asterisk is to send.
+    """Events of `app` to `on_event`, in the order of the wire; `wanted` are the types Asterisk is to send,
+    ChannelUserevent among them.
 
     `on_change` is told None when events come, and why when they do not: at the loss, before the socket's
     goodbyes, and at every try that fails. `prepare` is awaited between the opening and the first event handed
@@ -55,6 +68,7 @@ class Feed:
         self._on_event = on_event
         self._on_change = on_change
         self._connected_at = math.inf
+        self._frames = 0
         self._recent: set[int] = set()
         self._recent_order: deque[int] = deque()
 
@@ -76,7 +90,7 @@ class Feed:
             async with self._rest.listen(self._app) as socket:
                 try:
                     await self._open()
-                    reason = await self._read(socket)
+                    reason = await self._listen(socket)
                 except Replaced:
                     self._on_change("another client has taken our application's name")
                     raise
@@ -96,6 +110,41 @@ class Feed:
         self._connected_at = asyncio.get_running_loop().time()
         self._counts.connections += 1
         self._on_change(None)
+
+    async def _listen(self, socket: EventSocket) -> str:
+        """Until no events come any more; returns why."""
+        ends = [asyncio.create_task(self._read(socket)), asyncio.create_task(self._until_deaf())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return next(end for end in ends if end.done()).result()
+        finally:
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+
+    async def _until_deaf(self) -> str:
+        """Ask at once and at every heartbeat; returns why it is certain that Asterisk sends us nothing."""
+        while True:
+            if not await self._hears():
+                return "Asterisk sends our application's events nowhere"
+            await asyncio.sleep(self._patience.heartbeat_seconds)
+
+    async def _hears(self) -> bool:
+        """Does anything come after Asterisk has taken a word of ours? If it does not take it, nobody knows.
+
+        Any frame is proof: the echo stands behind all that a slow socket still has to tell.
+        """
+        path = f"/events/user/{HEARING}"
+        query, seconds = {"application": self._app}, self._patience.request_seconds
+        frames = self._frames
+        try:
+            accepted(await self._rest.ask("POST", path, query=query, seconds=seconds))
+        except NotFound:
+            return False
+        except (Unavailable, Rejected):
+            return True
+        await asyncio.sleep(self._patience.hearing_seconds)  # a loop that was held up reads first
+        return self._frames > frames
 
     async def _read(self, socket: EventSocket) -> str:
         """Hand on events until the socket ends; returns why it did.
@@ -117,6 +166,7 @@ class Feed:
                 return f"event socket closed (code {socket.close_code})"
 
     def _feed(self, frame: bytes) -> None:
+        self._frames += 1
         if self._is_double(frame):
             self._counts.doubles += 1
             return
@@ -127,6 +177,8 @@ class Feed:
             return
         except Malformed:
             self._counts.malformed += 1
+            return
+        if isinstance(event, ChannelUserevent) and event.eventname == HEARING:
             return
         self._counts.events += 1
         if isinstance(event, ApplicationReplaced):

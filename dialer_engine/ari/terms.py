@@ -34,7 +34,10 @@ class Patience:
     originate_seconds: float = 10.0
     """An originate looks up the host's own name, which takes 5 s where /etc/hosts lacks it."""
     heartbeat_seconds: float = 15.0
-    """Asterisk sends no pings to us; a half-open socket is noticed after at most 1.5 of these."""
+    """Asterisk sends no pings to us; a half-open socket is noticed after at most 1.5 of these. As often
+    we ask whether events come at all."""
+    hearing_seconds: float = 2.0
+    """What we have said to ourselves by way of Asterisk, or anything else, must be heard by then; it takes 0.5 ms."""
     connections: int = 32
     """The event socket is one of them. Asterisk's http.conf sessionlimit (100 by default) must be higher."""
 

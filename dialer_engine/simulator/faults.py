@@ -26,6 +26,9 @@ class Faults(msgspec.Struct, forbid_unknown_fields=True):
 
     refuse_sockets: bool = False
     """An event socket is closed as soon as it is open."""
+    deaf_sockets: int = 0
+    """So many of the next event sockets are told nothing for ever, though they are open and answer pings: Asterisk has
+    cleaned up after their forerunners too late."""
     half_open: bool = False
     """Event sockets tell nothing and answer no ping; what would have been told is told when this is over."""
     answer_pings: bool = True

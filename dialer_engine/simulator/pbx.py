@@ -267,6 +267,12 @@ class Pbx:
             raise Refused(422, "Event source was not subscribed to")
         return app.json()
 
+    @_verb
+    def say_user_event(self, name: str, event: str, variables: Mapping[str, str]) -> None:
+        """Of no channel, to the application itself and to nobody else. It need not be connected."""
+        app, body = self._app(name), {"eventname": event, "userevent": {**variables, "eventname": event}}
+        self._exchange.apps.send(app, "ChannelUserevent", body, self._exchange.now)
+
     def _app(self, name: str) -> App:
         app = self._exchange.apps.by_name.get(name)
         if app is None:

@@ -68,6 +68,14 @@ ROUTES: Mapping[str, Mapping[str, Route]] = {
     },
     "deviceStates/*": {"GET": Route(200, lambda pbx, now, names, _: pbx.device_state(now, names[0]))},
     "endpoints": {"GET": Route(200, lambda pbx, _, __, ___: pbx.endpoints())},
+    "events/user/*": {
+        "POST": Route(
+            204,
+            lambda pbx, now, names, asked: pbx.say_user_event(
+                now, _text(asked, "application"), names[0], variables_of(asked)
+            ),
+        )
+    },
     "playbacks/*": {
         "GET": Route(200, lambda pbx, now, names, _: pbx.playback(now, names[0])),
         "DELETE": Route(204, lambda pbx, now, names, _: pbx.stop_playback(now, names[0])),
@@ -82,6 +90,8 @@ def carry_out(
     pbx: Pbx, now: float, method: str, parts: Sequence[str], asked: Mapping[str, Any]
 ) -> tuple[int, object]:
     """The status and the body of the reply, None for none. Raises Refused."""
+    if parts[:2] == ["events", "user"]:
+        parts = ["events/user", *parts[2:]]  # one word of Asterisk's
     shape = "/".join("*" if place % 2 else part for place, part in enumerate(parts))
     methods = ROUTES.get(shape)
     if methods is None:

@@ -291,6 +291,9 @@ class Simulator:
             await response.close()
             return response
         socket = EventSocket(transport, self.faults, self._dice, self._fault_log)
+        if self.faults.deaf_sockets:
+            self.faults.deaf_sockets -= 1
+            socket.is_deaf = True
         everything = str(asked.get("subscribeAll", "")).lower() in ("true", "yes", "1")
         app = self.pbx.connect(time.time(), name, socket.hear, everything=everything)
         if name in self._sockets:
@@ -373,9 +376,12 @@ class EventSocket:
         self._dice = dice
         self._log = log
         self._pieces: list[bytes] = []
+        self.is_deaf = False
 
     def hear(self, kind: str, frame: bytes) -> None:
         """An event; the ear of an application."""
+        if self.is_deaf:
+            return
         if not self._faults.spoils(kind):
             self._pieces.append(framed(frame))
             return

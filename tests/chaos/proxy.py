@@ -76,7 +76,7 @@ class Proxy:
                 writer.transport.abort()
                 return
             first = b"" if self._greets else await reader.read(65536)
-            events = b"/ari/events" in first.split(b"\r\n", 1)[0]
+            events = b"/ari/events?" in first.split(b"\r\n", 1)[0]
             if self._treated(events) == "cut":
                 writer.transport.abort()
                 return

@@ -99,6 +99,7 @@ async def client(
     patience: Patience = PATIENT,
     sources: tuple[str, ...] = (),
     extra_events: tuple[str, ...] = (),
+    watch_all: bool = False,
 ) -> AsyncIterator[Client]:
     """A connected client; the application's name is its own, so that no test hears another's calls."""
     app = app or f"app-{uuid.uuid4().hex[:8]}"
@@ -110,6 +111,7 @@ async def client(
         owner.on_state,
         sources=sources,
         extra_events=extra_events,
+        watch_all=watch_all,
         patience=patience,
     ) as ari:
         run = asyncio.create_task(ari.run())

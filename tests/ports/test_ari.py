@@ -325,6 +325,17 @@ async def test_a_twin_pushes_us_out(pbx: RestartablePbx) -> None:
         assert not new.run.done()
 
 
+@pytest.mark.parametrize("watch_all", [False, True])
+async def test_what_we_say_to_ourselves_is_heard_and_not_handed_on(
+    pbx: RestartablePbx, watch_all: bool
+) -> None:
+    async with client(pbx, watch_all=watch_all, patience=Patience(hearing_seconds=1.0)) as c:
+        await asyncio.sleep(1.2)
+        assert len(c.owner.states) == 1  # who does not hear himself by now is lost
+        assert not c.owner.events
+        assert c.ari.counts.events == 0
+
+
 async def test_calls_outlive_a_lost_socket(pbx: RestartablePbx) -> None:
     app = f"app-{uuid.uuid4().hex[:8]}"
     async with client(pbx, app=app) as before:

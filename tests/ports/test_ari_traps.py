@@ -28,12 +28,14 @@ from dialer_engine.ari import (
     StasisStart,
     ToDialplan,
 )
+from dialer_engine.ari.feed import HEARING
 from dialer_engine.errors import Rejected, Unavailable
-from dialer_engine.simulator import Simulator
+from dialer_engine.simulator import Refused, Simulator
 from tests.lab import number
-from tests.ports.ari_client import Owner, client, new_id
+from tests.ports.ari_client import Client, Owner, client, new_id
 
 HASTY = Patience(connect_seconds=0.3, request_seconds=0.3, originate_seconds=0.3, heartbeat_seconds=0.4)
+ATTENTIVE = Patience(heartbeat_seconds=0.8, hearing_seconds=0.4)
 
 
 class Trap(Simulator):
@@ -41,7 +43,15 @@ class Trap(Simulator):
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Mapping[str, Any]]] = []
-        super().__init__(on_request=lambda *request: self.requests.append(request))
+        self.refused: dict[str, int] = {}
+        """Requests whose path ends so are answered by this status."""
+        super().__init__(on_request=self._remember)
+
+    def _remember(self, method: str, path: str, asked: Mapping[str, Any]) -> None:
+        self.requests.append((method, path, asked))
+        for ending, status in self.refused.items():
+            if path.endswith(ending):
+                raise Refused(status, "refused by a trap")
 
     def posts(self, ending: str = "") -> list[tuple[str, str, Mapping[str, Any]]]:
         return [request for request in self.requests if request[0] == "POST" and request[1].endswith(ending)]
@@ -331,6 +341,78 @@ async def test_a_half_open_socket_is_noticed(pbx: Trap) -> None:
     async with client(pbx, patience=HASTY) as c:
         pbx.faults.answer_pings = False
         await c.owner.until(lambda: any(isinstance(state, Lost) for state in c.owner.states), seconds=3)
+
+
+def lost_and_found(c: Client) -> bool:
+    """Connected, deaf, and connected again."""
+    told = [state.reason if isinstance(state, Lost) else "" for state in c.owner.states]
+    return told == ["", "Asterisk sends our application's events nowhere", ""]
+
+
+async def test_a_deaf_socket_is_noticed_and_connected_anew(pbx: Trap) -> None:
+    pbx.faults.deaf_sockets = 1
+    async with client(pbx, patience=ATTENTIVE) as c:
+        await c.owner.state(Lost, seconds=0.4 + 1.0)
+        await c.owner.until(lambda: lost_and_found(c), seconds=1)
+        assert pbx.sockets_opened == 2
+        await c.answered(number.stays(ring=0))
+
+
+async def test_a_socket_that_turns_deaf_is_noticed_at_a_heartbeat(pbx: Trap) -> None:
+    async with client(pbx, patience=ATTENTIVE) as c:
+        await c.answered(number.stays(ring=0))
+        pbx.faults.events_lost = 1.0
+        await c.owner.state(Lost, seconds=0.8 + 2 * 0.4 + 1.0)
+        assert len(pbx.posts(HEARING)) == 2
+        pbx.faults.events_lost = 0.0
+        await c.owner.until(lambda: lost_and_found(c), seconds=1)
+
+
+async def test_an_application_that_is_gone_is_connected_anew(pbx: Trap) -> None:
+    pbx.refused[HEARING] = 404
+    async with client(pbx, patience=ATTENTIVE) as c:
+        await c.owner.state(Lost, seconds=1.0)
+        pbx.refused.clear()
+        await c.owner.until(lambda: lost_and_found(c), seconds=1)
+
+
+@pytest.mark.parametrize("fault", [403, 500, "silence"])
+async def test_who_may_not_ask_does_not_know(pbx: Trap, fault: int | str) -> None:
+    """It is asked again at the next heartbeat."""
+    pbx.faults.deaf_sockets = 1
+    if isinstance(fault, int):
+        pbx.refused[HEARING] = fault
+    else:
+        pbx.faults.silent.append(HEARING)
+    patience = Patience(request_seconds=0.1, heartbeat_seconds=0.6, hearing_seconds=0.4)
+    async with client(pbx, patience=patience) as c:
+        await asyncio.sleep(1.0)
+        assert len(c.owner.states) == 1 and len(pbx.posts(HEARING)) >= 2
+        pbx.refused.clear()
+        pbx.faults.silent.clear()
+        await c.owner.until(lambda: lost_and_found(c), seconds=2)
+
+
+async def test_a_socket_on_which_anything_comes_is_not_deaf(pbx: Trap) -> None:
+    """The echo may be far behind."""
+    pbx.faults.events_lost, pbx.faults.event_types = 1.0, ["ChannelUserevent"]
+    async with client(pbx, patience=ATTENTIVE) as c:
+        for serial in range(18):
+            await asyncio.sleep(0.1)
+            pbx.say(destroyed("x", serial=serial), c.app)
+        assert len(c.owner.states) == 1 and len(pbx.posts(HEARING)) >= 2
+
+
+async def test_a_held_loop_is_not_taken_for_a_deaf_socket(pbx: Trap) -> None:
+    async with client(pbx, patience=Patience(hearing_seconds=0.4)) as c:
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            await asyncio.sleep(0.01)
+            until = loop.time() + 0.45
+            while loop.time() < until:
+                pass
+        await asyncio.sleep(0.5)
+        assert len(c.owner.states) == 1
 
 
 async def test_a_pbx_that_hangs_after_the_handshake_is_given_up(pbx: Trap) -> None:

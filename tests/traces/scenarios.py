@@ -863,6 +863,22 @@ async def asked_about_applications(wire: Wire) -> None:
 
 
 @scenario()
+async def user_events(wire: Wire) -> None:
+    """Said to an application: ours, one that does not want them, one that is away, one that is not there, none."""
+    watch = wire.name("watch", "w")
+    await wire.listen("watch", app=watch, allowed=("Dial",))
+    for app in (wire.app, watch):
+        await wire.ask("POST", "/events/user/a-word", query={"application": app})
+    await wire.subscribe(CARRIER, watch)
+    await wire.drop("watch")
+    for app in (watch, "no-such-application", ""):
+        await wire.ask("POST", "/events/user/a-word", query={"application": app})
+    await wire.ask("POST", "/events/user/a-word")
+    await wire.ask("POST", "/events/user/another", {"application": wire.app, "variables": {"one": "1"}})
+    await wire.ask("GET", "/events/user/a-word")
+
+
+@scenario()
 async def subscriptions(wire: Wire) -> None:
     """To what is there and what is not, twice, and given up again."""
     call = await wire.ring("call", number.rings_out(wire.serial))

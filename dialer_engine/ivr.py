@@ -1,9 +1,9 @@
 """Carries out a flow on a channel: the interpreter (core/flow) says what, this room does it.
 
-Order is everything here. A new position is recorded before its actions are carried out, so no block is heard
-before what the callee said until then is safe. Events come from one inbox and are fed one at a time. Every
-wait has a deadline: the interpreter sets a timer with each play and each wait for a key, and what is retried
-while a port is away ends when the call does.
+Order is everything here. A new position is recorded, and what plays is stopped, before anything else is done, so
+no block is heard before what the callee said until then is safe. Events come from one inbox and are fed one at a
+time. Every wait has a deadline: the interpreter sets a timer with each play and each wait for a key, and what is
+retried while a port is away ends when the call does.
 """
 
 from __future__ import annotations
@@ -128,14 +128,11 @@ class _Run:
     # --- what is to be done ---
 
     async def _carry_out(self, step: Step) -> bool:
-        """Silence first, so that a pressed key is felt even while Redis is away; then record; then the rest. True: he
-        has gone to a queue."""
-        for action in step.actions:
-            if isinstance(action, flows.StopPlay):
-                await self._stop_play(action)
+        """Silence and a record of where he is, then the rest. True: he has gone to a queue."""
         if step.actions and isinstance(away := step.actions[-1], flows.Enqueue):
+            await self._stop_plays(step)
             return await self._send_away(away, step.position)
-        if not await self._keep(step.position):
+        if not await self._silence_and_keep(step):
             return False
         for action in step.actions:
             match action:
@@ -148,6 +145,19 @@ class _Run:
                 case flows.HangUp():
                     await self._hang_up()
         return False
+
+    async def _silence_and_keep(self, step: Step) -> bool:
+        """Both at once: a pressed key is felt even while Redis is away, and safe even while Asterisk is slow. What is
+        played next comes after both."""
+        if not any(isinstance(action, flows.StopPlay) for action in step.actions):
+            return await self._keep(step.position)
+        keeping = asyncio.create_task(self._keep(step.position), name=f"keep {self.attempt_id}")
+        try:
+            await self._stop_plays(step)
+            return await keeping
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
     async def _keep(self, position: Position) -> bool:
         """Record it, if it says anything new; False when the callee hung up meanwhile: the rest is in the result."""
@@ -173,6 +183,11 @@ class _Run:
             return await self._wait_for_hang_up()
         if not begun:
             self.pending.append(flows.Played(playback_id, ok=False))
+
+    async def _stop_plays(self, step: Step) -> None:
+        for action in step.actions:
+            if isinstance(action, flows.StopPlay):
+                await self._stop_play(action)
 
     async def _stop_play(self, action: flows.StopPlay) -> None:
         """What cannot be stopped (numbers and digits, in Asterisk) plays on; what is next waits for it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -33,6 +33,8 @@ STALE_SECONDS = 15.0
 """An older permission to send counts no more. Leases last longer, and Redis answers sooner or not at all."""
 ASK_AGAIN_SECONDS = 1.0
 """Between two questions to a PBX that does not answer, or that has been told to hang up."""
+LOOKS_AT_ONCE = 16
+"""Half of our connections: whoever comes back to a thousand calls has keys to hear and people to play to meanwhile."""
 LEAVING_SECONDS = 1.0
 """Who was sent to a queue so lately may not have left us yet."""
 SEEK_SECONDS = 2.0
@@ -64,6 +66,7 @@ class Driver:
     halted: Callable[[Attempt], bool]  # may nothing of its campaign start any more?
     sent: Callable[[], None]  # Asterisk takes originates
     unsent: Callable[[NotSent], None]  # or does not
+    _looks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS_AT_ONCE), init=False)
 
     async def drive(self, attempt: Attempt) -> None:
         """From the slot, or from where a dead process left it, to the end of the call."""
@@ -255,11 +258,12 @@ class Driver:
         asked = _Asked()
         while not attempt.call.ended:
             try:
-                snapshot = await self.pbx.channel(attempt.id)
-                if snapshot is not None and self.pbx.connected:
-                    await self.pbx.subscribe(f"channel:{attempt.id}")
-                if attempt.call.is_away and _is_ours(snapshot):
-                    asked = await self._ask(attempt)
+                async with self._looks:
+                    snapshot = await self.pbx.channel(attempt.id)
+                    if snapshot is not None and self.pbx.connected:
+                        await self.pbx.subscribe(f"channel:{attempt.id}")
+                    if attempt.call.is_away and _is_ours(snapshot):
+                        asked = await self._ask(attempt)
                 if not (_is_ours(snapshot) and self._has_just_left(attempt)):
                     break
             except (NotFound, Rejected, Unavailable):  # not found: it ended between the two questions

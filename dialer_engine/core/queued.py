@@ -39,6 +39,7 @@ class Stay:
     connected_pbx_at: datetime | None = None
     left_at: datetime | None = None  # for an agent, or not
     waited_seconds: float | None = None  # of one who left without an agent, as app_queue counts
+    taken_at: datetime | None = None  # by the agent who had him last, as all that follows
     talked_until: datetime | None = None
     agent: str | None = None  # the member's name
     interface: str | None = None
@@ -53,7 +54,7 @@ class Stay:
             case CallerAbandoned():
                 self.waited_seconds = told.waited_seconds
             case Connected():
-                self.agent, self.interface = told.name, told.interface
+                self.queue, self.agent, self.interface = told.queue, told.name, told.interface
                 self.left_at = self.left_at or told.at
                 if self.connected_pbx_at is None and told.pbx_at is not None:
                     self.connected_pbx_at = told.pbx_at - pbx_offset
@@ -69,11 +70,16 @@ class Stay:
         self.queue, self.timeout_seconds, self.sent_at = queue, timeout_seconds, at
         self.joined_at = self.answered_at = self.left_at = self.waited_seconds = None
 
-    def come_back(self, at: datetime, connected_at: datetime | None, talked_seconds: float | None) -> None:
+    def begin_talk(self, at: datetime) -> None:
+        """An agent took him, or another one after that; told again of the same talk, the first instant stands."""
+        if self.taken_at is None or self.talked_until is not None:
+            self.taken_at, self.talked_until = at, None
+
+    def come_back(self, at: datetime, talked_seconds: float | None) -> None:
         """It gave him back, perhaps some time before `at`. `talked_seconds`: None: as long as he was with the agent."""
         self.left_at = self.left_at or at
-        if connected_at is not None and self.talked_until is None:
-            talked = None if talked_seconds is None else connected_at + timedelta(seconds=talked_seconds)
+        if self.taken_at is not None and self.talked_until is None:
+            talked = None if talked_seconds is None else self.taken_at + timedelta(seconds=talked_seconds)
             self.talked_until = min(at, talked or at)
 
     def has_timed_out(self, at: datetime) -> bool:
@@ -86,12 +92,14 @@ class Stay:
     def shown(self, times: Times, *, end_is_known: bool, abandon_after_seconds: float) -> dict[str, object]:
         """As the result has it, of a call that has ended."""
         connected_at, ended_at = times.connected_at, times.ended_at if end_is_known else None
+        served = [at for at in (connected_at, self.taken_at) if at is not None and at >= self.sent_at]
+        waited_until = min(served, default=self.left_at or ended_at)
         return {
             "name": self.queue,
-            "waitSeconds": _seconds(self.joined_at or self.sent_at, connected_at or self.left_at or ended_at),
+            "waitSeconds": _seconds(self.joined_at or self.sent_at, waited_until),
             "secondsToAgent": _seconds(self.since, connected_at),
             "secondsToAgentPbx": _seconds(self.since_pbx, self.connected_pbx_at),
-            "talkSeconds": _seconds(connected_at, self.talked_until or ended_at),
+            "talkSeconds": _seconds(self.taken_at, self.talked_until or ended_at),
             "abandoned": is_abandoned(self.since, connected_at, abandon_after_seconds),
         }
 

@@ -149,6 +149,8 @@ class Attempt:
     def feed(self, event: Event, at: datetime, **facts: int | str | bool | None) -> bool:
         """Take what has happened into the facts and let the task look at them."""
         taken = self.call.feed(event, at, **facts)  # type: ignore[arg-type]
+        if taken and event is Event.CONNECTED and self.stay is not None:
+            self.stay.begin_talk(at)
         if taken and self.call.ended:
             self._tell_flow_of_end()
         self.changed.set()
@@ -315,7 +317,7 @@ class Attempt:
             elif queue_status == "CONTINUE":
                 self.feed(Event.CONNECTED, (self.stay and self.stay.answered_at) or at)
         if self.stay is not None:
-            self.stay.come_back(at, self.call.times.connected_at, talked_seconds)
+            self.stay.come_back(at, talked_seconds)
 
     def _end_wait(self, at: datetime) -> None:
         """It has ended in the queue, as far as AMI has told: with an agent after all, at its time-out, or before."""

@@ -42,9 +42,10 @@ def stay(**known: Any) -> Stay:
 
 def told(*events: Told, of: Stay | None = None) -> Stay:
     found = of or stay()
-    for event in events:
+    for event in (each for each in events for _ in range(2)):  # twice is once
         found.take(event, SKEW)
-        found.take(event, SKEW)  # twice is once
+        if isinstance(event, Connected):
+            found.begin_talk(event.at)
     return found
 
 
@@ -63,6 +64,8 @@ def times(connected: float | None = None, ended: float | None = 30) -> Times:
 
 
 def shown(found: Stay, of: Times, *, known: bool = True, after: float = 2.0) -> dict[str, object]:
+    if of.connected_at is not None and found.taken_at is None:
+        found.begin_talk(of.connected_at)
     return found.shown(of, end_is_known=known, abandon_after_seconds=after)
 
 
@@ -144,15 +147,15 @@ def test_who_hung_up_on_the_caller_before_they_were_connected_did_not_take_him()
     [(3.6, None, 30.0), (3.6, 7.0, 10.6), (3.6, 99.0, 30.0), (None, 7.0, None)],
 )
 def test_who_comes_back_has_talked(connected: float | None, seconds: float | None, until: float | None) -> None:
-    back = told(JOINED)
-    back.come_back(at(30), None if connected is None else at(connected), seconds)
+    back = stay(taken_at=None if connected is None else at(connected))
+    back.come_back(at(30), seconds)
     assert back.talked_until == (None if until is None else at(until))
     assert back.left_at == at(30)
 
 
 def test_what_was_told_of_the_end_of_the_talk_stands() -> None:
     back = told(JOINED, CONNECTED, COMPLETED)
-    back.come_back(at(30), at(3.6), None)
+    back.come_back(at(30), None)
     assert back.talked_until == at(10.6)
 
 
@@ -165,6 +168,42 @@ def test_a_second_queue_is_waited_for_from_the_first_on() -> None:
     assert (found["name"], found["waitSeconds"], found["secondsToAgent"]) == ("blue", 1.0, 24.5)
 
 
+JAN = Connected(QueueName("blue"), "a1", "PJSIP/1002", "Jan", at(20), at(19.9))
+
+
+def in_a_second_queue() -> Stay:
+    moved = told(JOINED, CONNECTED, COMPLETED)
+    moved.come_back(at(10.6), None)
+    moved.go_on_in("blue", 30, at(11))
+    return told(CallerJoined(QueueName("blue"), "a1", at(11)), of=moved)
+
+
+def test_the_agent_of_a_second_queue_has_his_own_talk() -> None:
+    found = told(JAN, of=in_a_second_queue())
+    assert (found.agent, found.talked_until) == ("Jan", None)
+    assert shown(found, times(3.6, ended=25)) == {
+        "name": "blue",
+        "waitSeconds": 9.0,
+        "secondsToAgent": 1.6,
+        "secondsToAgentPbx": 1.5,
+        "talkSeconds": 5.0,
+        "abandoned": False,
+    }
+
+
+def test_who_finds_nobody_in_a_second_queue_has_talked_in_the_first() -> None:
+    found = told(CallerLeft(QueueName("blue"), "a1", at(18)), of=in_a_second_queue())
+    found.come_back(at(18), None)
+    seen = shown(found, times(3.6, ended=25))
+    assert (found.agent, seen["waitSeconds"], seen["talkSeconds"]) == ("Eva", 7.0, 7.0)
+
+
+def test_an_agent_may_pass_him_on_to_another_ones_queue() -> None:
+    found = told(JOINED, CONNECTED, COMPLETED, CallerJoined(QueueName("blue"), "a1", at(10.7)), JAN)
+    seen = shown(found, times(3.6, ended=25))
+    assert (found.agent, seen["name"], seen["waitSeconds"], seen["talkSeconds"]) == ("Jan", "blue", 1.5, 5.0)
+
+
 instants = st.none() | st.integers(0, 10**6).map(at)
 texts = st.none() | st.text(min_size=1, max_size=5)
 
@@ -172,7 +211,7 @@ texts = st.none() | st.text(min_size=1, max_size=5)
 @given(st.builds(Stay, queue=st.text(min_size=1), timeout_seconds=st.integers(1, 3600), since=st.just(at(1)),
                  sent_at=st.just(at(2)), since_pbx=instants, joined_at=instants, answered_at=instants,
                  connected_pbx_at=instants, left_at=instants, waited_seconds=st.none() | st.floats(0, 9e9),
-                 talked_until=instants, agent=texts, interface=texts))  # fmt: skip
+                 taken_at=instants, talked_until=instants, agent=texts, interface=texts))  # fmt: skip
 def test_it_is_kept_as_texts(known: Stay) -> None:
     record = known.to_fields()
     assert record["queue"] == known.queue

@@ -238,6 +238,15 @@ class Centre:
         if person.talks is not None:
             self._later(caller, person.talks, lambda: self._agent_hangs_up(caller))
 
+    def pass_on(self, caller_id: str, person: Person, queue: str) -> None:
+        """His agent transfers him to a queue in which this one is free, and answers at once."""
+        caller = self.callers[caller_id]
+        self._stop(caller)
+        self._complete(caller, "transfer")
+        caller.queue, caller.talks_to, caller.since = queue, None, self._now()
+        self._tell(CallerJoined(QueueName(queue), caller_id, self._clock()))
+        self._connect(caller, person)
+
     def _agent_hangs_up(self, caller: Caller) -> None:
         self.callers.pop(caller.channel.id)
         self._stop(caller)
@@ -346,6 +355,7 @@ class Manager:
         self.floor = Floor(centre.rules)
         self.clock_offset = CLOCK_AHEAD
         self.state: Literal["exact", "silent", "lost"] = "lost"
+        self.late_seconds = 0.0  # behind ARI
         self._silent_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         centre.managers.append(self)
@@ -379,6 +389,12 @@ class Manager:
             self.lose()
 
     def tell(self, told: Told | Disposed) -> None:
+        if self.late_seconds:
+            asyncio.get_running_loop().call_later(self.late_seconds, self._hear_told, told)
+        else:
+            self._hear_told(told)
+
+    def _hear_told(self, told: Told | Disposed) -> None:
         if self.state == "exact" and not self._fate.dead:
             self._fate.inside(self._take, told)
 

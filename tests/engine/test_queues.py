@@ -360,6 +360,63 @@ async def test_a_campaign_for_telephones_may_lead_to_a_queue_without_any_ami() -
         assert result["queue"]["talkSeconds"] == pytest.approx(6.0, abs=0.1)
 
 
+TWO_QUEUES = {
+    "agent": {"type": "queue", "timeout": 5, "next": "second"},
+    "second": {"type": "queue", "queue": "blue", "next": "bye"},
+    **BYE,
+}
+
+
+async def test_the_word_of_a_second_queues_agent_chooses_the_rule() -> None:
+    """AMI is lost while he talks: that his talk has ended is known, that the one before has is not what counts."""
+    async with World() as world:
+        world.pbx.default = answers(1.0, talks=15.0)
+        for queue in ("green", "blue"):
+            wraps_up(world, 10, queue)
+        world.centre.log_in("Eva", talks=5.0)
+        world.centre.log_in("Jan", queue="blue", talks=None)
+        campaign = await queue_campaign(world, 1, flow=TWO_QUEUES, rules=AGAIN)
+        daemon = await world.daemon()
+        assert daemon.manager is not None
+        await world.until(lambda: len(world.centre.connected) == 2)
+        daemon.manager.lose()
+        await world.until(lambda: not world.pbx.channels)
+        await world.sleep(3)
+        assert await dispose(world, world.centre.connected[0][1], "AGAIN") == "PENDING", "Jan wraps up"
+        await world.until(lambda: world.results(campaign))
+        result = world.results(campaign)[0]
+        assert said(result) == ("TERMINATED", "AGAIN", "Jan")
+        assert (result["queue"]["name"], result["queue"]["talkSeconds"]) == (
+            "blue",
+            pytest.approx(9.9, abs=0.1),
+        )
+
+
+async def test_the_word_of_an_agent_to_whom_another_one_has_passed_the_call_chooses_the_rule() -> None:
+    """AMI tells of his end a moment after ARI does."""
+    async with World() as world:
+        world.pbx.default = answers(1.0, talks=15.0)
+        wraps_up(world, 0)
+        wraps_up(world, 10, "blue")
+        world.centre.log_in("Eva", talks=None)
+        (jan,) = world.centre.log_in("Jan", queue="blue", talks=None)
+        campaign = await queue_campaign(world, 1, rules=AGAIN)
+        daemon = await world.daemon()
+        assert daemon.manager is not None
+        daemon.manager.late_seconds = 0.05
+        await world.until(lambda: world.centre.connected)
+        await world.sleep(3)
+        _, attempt, _ = world.centre.connected[0]
+        world.centre.pass_on(attempt, jan, "blue")
+        await world.until(lambda: not world.pbx.channels)
+        await world.sleep(3)
+        assert await dispose(world, attempt, "AGAIN") == "PENDING", "Jan wraps up"
+        await world.until(lambda: world.results(campaign))
+        result = world.results(campaign)[0]
+        assert said(result) == ("TERMINATED", "AGAIN", "Jan")
+        assert result["queue"]["talkSeconds"] == pytest.approx(12.0, abs=0.2)
+
+
 # --- a dialplan that just hangs up ---
 
 

@@ -171,7 +171,7 @@ class Ami:
         return wire
 
     def _wire(self) -> Wire:
-        return Wire(_WANTED, hear=self._hear, nonsense=self._doubt, count=self.counts)
+        return Wire(_WANTED, hear=self._hear, nonsense=self._hear_nonsense, count=self.counts)
 
     async def _log_in(self, wire: Wire) -> None:
         """With the secret's hash if Asterisk lets us. FullyBooted follows only where we may read `system`."""
@@ -236,7 +236,7 @@ class Ami:
         try:
             told = decode.told(dict(message.items()), self._clock(), self._pbx_clock)
         except Malformed as exc:
-            self._doubt(str(exc))
+            self._hear_nonsense(message.event, str(exc))
             return
         if isinstance(told, Disposed):
             self._tell(told)
@@ -265,9 +265,16 @@ class Ami:
         if changed:
             self._stir()
 
+    def _hear_nonsense(self, event: str, reason: str) -> None:
+        """A UserEvent comes from whatever dialplan raises it, and says nothing of members and callers."""
+        self._count("malformed")
+        if event == "UserEvent":
+            _log.warning("user event passed over", reason=reason)
+        else:
+            self._doubt(reason)
+
     def _doubt(self, reason: str) -> None:
         """Something was said that cannot be read: nothing is known until all has been asked again."""
-        self._count("malformed")
         self._doubts += 1
         self._again.set()
         if self._is_exact:

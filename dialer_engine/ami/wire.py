@@ -62,8 +62,9 @@ class Ask(Action):  # type: ignore[misc]  # the library has no types
 
 
 class Wire(AMIProtocol):  # type: ignore[misc]
-    """`wanted` are the events to parse; the others are dropped by their name. `hear` is given them, and `nonsense` why
-    a message that was wanted cannot be read. Both are called in `listen`, and what they raise ends it.
+    """`wanted` are the events to parse; the others are dropped by their name. `hear` is given them, and `nonsense` the
+    event (empty: it is none) and why, of a message that was wanted and cannot be read. Both are called in `listen`, and
+    what they raise ends it.
     """
 
     encoding = "utf8"
@@ -74,7 +75,7 @@ class Wire(AMIProtocol):  # type: ignore[misc]
         wanted: frozenset[bytes],
         *,
         hear: Callable[[Message], None],
-        nonsense: Callable[[str], None],
+        nonsense: Callable[[str, str], None],
         count: Counter[str],
     ) -> None:
         self._wanted = wanted
@@ -215,7 +216,7 @@ class Wire(AMIProtocol):  # type: ignore[misc]
         return True
 
     def _handle(self, start: int, end: int) -> None:
-        data = self._buffer
+        data, name = self._buffer, b""
         if data.startswith(_EVENT, start):
             line_end = data.find(b"\r\n", start, end)
             name = bytes(data[start + len(_EVENT) : end if line_end < 0 else line_end])
@@ -226,7 +227,7 @@ class Wire(AMIProtocol):  # type: ignore[misc]
         try:
             message = _parse(bytes(data[start:end]))
         except Malformed as exc:
-            self._nonsense(str(exc))
+            self._nonsense(name.decode(errors="replace"), str(exc))
             return
         self.handle_message(message)
 

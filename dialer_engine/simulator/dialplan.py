@@ -164,13 +164,17 @@ def telephones(exchange: Exchange, channel: Channel) -> Steps:
     telephone = channel.endpoint.removeprefix("PJSIP/")
     attempt = exchange.globals.get(f"DIALER_ATTEMPT_{telephone}", "")
     told = {"Uniqueid": attempt, "V": SAID.get(channel.exten[2:], "")}
-    exchange.step(channel, 1, "UserEvent", ",".join(["DISPOSITION", *(f"{k}:{v}" for k, v in told.items())]))
+    for n, (variable, value) in enumerate(zip(("DIALER_HAD", "DIALER_SAID"), told.values(), strict=True)):
+        exchange.step(channel, n + 1, "Set", f"{variable}={value}")
+        exchange.set_variable(channel, variable, value)
+    exchange.step(channel, 3, "GotoIf", "0?nothing")  # nobody here dials a digit without a word
+    exchange.step(channel, 4, "UserEvent", ",".join(["DISPOSITION", *(f"{k}:{v}" for k, v in told.items())]))
     exchange.user_event(channel, "DISPOSITION", told)
-    exchange.step(channel, 2, "Answer")
+    exchange.step(channel, 5, "Answer")
     exchange.change(channel, "Up")
-    exchange.step(channel, 3, "Playback", "beep")
+    exchange.step(channel, 6, "Playback", "beep")
     yield from playback(exchange, "beep")
-    exchange.step(channel, 4, "Hangup")
+    exchange.step(channel, 7, "Hangup")
     channel.cause = 16
     return None
 

@@ -56,7 +56,7 @@ def day(lab: Lab) -> Iterator[Day]:
     events: list[Event] = []
     with ExitStack() as stack:
         staff = stack.enter_context(Staff(lab))
-        stack.enter_context(lab.ami(classes="agent,call", on_event=events.append))
+        stack.enter_context(lab.ami(classes="agent,call,user", on_event=events.append))
         began_at = time.time()
         staff.log_in("white", [6001, 1021])
         staff.log_in("black", [5001, 5002], penalty=5)  # two: who waits for nobody stands before the others
@@ -70,6 +70,14 @@ def day(lab: Lab) -> Iterator[Day]:
         yield Day(lab, staff, events, began_at, patient, served, limited)
         lab.unplug(6001, out=False)
         lab.hang_up_everything()
+
+
+def test_a_digit_without_a_word_and_a_telephone_without_a_call_say_nothing(day: Day) -> None:
+    dialled = {"*79", "*71"}
+    for each in dialled:
+        day.staff.dial(1060, each)
+    until(lambda: dialled <= {e["Exten"] for e in day.events if e.name == "Hangup"}, 8, "both have ended")
+    assert not [event for event in day.events if event.name == "UserEvent"]
 
 
 def test_a_telephone_on_a_direct_call_is_busy_for_its_queue(day: Day) -> None:

@@ -259,11 +259,26 @@ async def test_a_disposition_is_heard(said: bytes, heard: Disposed) -> None:
         assert listener.told == [heard]
 
 
-async def test_a_disposition_of_nothing_is_malformed() -> None:
-    async with centre(ANNA) as (server, listener):
-        server.say(event("UserEvent", UserEvent="DISPOSITION", Uniqueid="a1", V=""))
-        await listener.until(lambda: listener.ami.counts["malformed"] == 1)
-        assert not listener.told
+@pytest.mark.parametrize(
+    "said",
+    [
+        # *7 and a digit that has no word
+        b"Event: UserEvent\r\nUniqueid: 17.3\r\nUserEvent: DISPOSITION\r\nUniqueid: a1\r\nV: \r\n\r\n",
+        # from a telephone that has had no call
+        b"Event: UserEvent\r\nUniqueid: 17.3\r\nUserEvent: DISPOSITION\r\nUniqueid: \r\nV: SOLD\r\n\r\n",
+        b"Event: UserEvent\r\nUniqueid: 17.3\r\nUserEvent: SOMETHING\r\nEvent: QueueMemberStatus\r\n\r\n",
+    ],
+)
+async def test_a_user_event_without_sense_is_counted_told_and_leaves_the_view_exact(said: bytes) -> None:
+    with capture_logs() as logs:
+        async with centre(ANNA, patience=QUIET) as (server, listener):
+            asked = server.names().count("QueueStatus")
+            server.say(said + member_event(Status=2))
+            await listener.until(lambda: not listener.free())
+            assert listener.is_exact and listener.state() is not None
+            assert (listener.ami.counts["malformed"], listener.told) == (1, [])
+            assert server.names().count("QueueStatus") == asked
+    assert [line["log_level"] for line in logs if line["event"] == "user event passed over"] == ["warning"]
 
 
 # --- wrap-up, clocks and settings

@@ -65,10 +65,12 @@ class Line:
 
     def __init__(self) -> None:
         self.heard: list[Message] = []
-        self.nonsense: list[str] = []
+        self.nonsense: list[tuple[str, str]] = []
         self.counts: Counter[str] = Counter()
         self.transport = Transport()
-        self.wire = Wire(WANTED, hear=self.heard.append, nonsense=self.nonsense.append, count=self.counts)
+        self.wire = Wire(
+            WANTED, hear=self.heard.append, nonsense=lambda *why: self.nonsense.append(why), count=self.counts
+        )
         self.wire.connection_made(self.transport)
 
     async def receive(
@@ -338,21 +340,24 @@ async def test_a_flood_neither_grows_memory_nor_is_it_read_ahead() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "reason"),
+    ("message", "name", "reason"),
     [
-        (b"Event: QueueMemberStatus\r\n" + b"A: b\r\n" * MESSAGE_LINES + b"\r\n", "lines"),
-        (b"Event: QueueMemberStatus\r\nA: " + b"b" * LINE_BYTES + b"\r\n\r\n", "bytes"),
-        (b"Event: UserEvent\r\nEvent: UserEvent\r\n\r\n", "several"),
-        (b"Response: Success\r\nActionID: 1\r\nActionID: 2\r\n\r\n", "several"),
-        (b"Nothing: at all\r\n\r\n", "neither"),
-        (b"\x00\xff\xfe\r\n\r\n", "neither"),
-        (b"\r\n\r\n", "neither"),
+        (b"Event: QueueMemberStatus\r\n" + b"A: b\r\n" * MESSAGE_LINES + b"\r\n", "QueueMemberStatus", "lines"),
+        (b"Event: QueueMemberStatus\r\nA: " + b"b" * LINE_BYTES + b"\r\n\r\n", "QueueMemberStatus", "bytes"),
+        (b"Event: UserEvent\r\nEvent: QueueMemberStatus\r\n\r\n", "UserEvent", "several"),
+        (b"Response: Success\r\nActionID: 1\r\nActionID: 2\r\n\r\n", "", "several"),
+        (b"Nothing: at all\r\n\r\n", "", "neither"),
+        (b"\x00\xff\xfe\r\n\r\n", "", "neither"),
+        (b"\r\n\r\n", "", "neither"),
     ],
 )
-async def test_what_cannot_be_read_is_told_and_what_follows_is_heard(message: bytes, reason: str) -> None:
+async def test_what_cannot_be_read_is_told_and_what_follows_is_heard(
+    message: bytes, name: str, reason: str
+) -> None:
     line = Line()
     await line.receive([BANNER, message, event("QueueMemberStatus", MemberName="next")])
-    assert len(line.nonsense) == 1 and reason in line.nonsense[0]
+    ((event_name, why),) = line.nonsense
+    assert event_name == name and reason in why
     assert line.names == ["next"]
 
 

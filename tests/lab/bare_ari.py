@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from base64 import b64encode
@@ -57,8 +58,8 @@ class BareAri:
         if self._socket is not None:
             connection: socket.socket | None = self._socket.get_extra_info("socket")
             if connection is not None:
-                with suppress(OSError):  # it may be gone already
-                    connection.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as ours:
+                    ours.shutdown(socket.SHUT_RDWR)  # it may be gone already; uvloop's own cannot be shut
             self._socket = None
         if self._reader is not None:
             self._reader.cancel()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from dialer_engine import log
@@ -22,12 +22,11 @@ from dialer_engine.engine.desk import Desk
 from dialer_engine.engine.driver import ASK_AGAIN_SECONDS, Driver
 from dialer_engine.errors import Invalid, Rejected, Unavailable
 from dialer_engine.store import Store
-from dialer_engine.store.records import DisposeKind
 
 DISPOSE_SECONDS = 60.0
 """So long Redis is waited for with what an agent says of a call by his telephone or a dialplan."""
 MOST_DISPOSITIONS = 1000
-"""At once; whoever sends more is not an agent."""
+"""Of so many calls at once; whoever sends more is not an agent."""
 
 _log = log.get("queues")
 
@@ -40,7 +39,7 @@ class Attendant:
     driver: Driver
     clock: Callable[[], datetime]
     errand: Callable[[Coroutine[None, None, None]], None]
-    _disposing: int = 0
+    _words: dict[str, str] = field(default_factory=dict)  # by attempt: what its agent said last, being written
 
     def hear(self, told: Told | Disposed) -> None:
         """In the order of AMI's wire; most of it is about callers who are not ours."""
@@ -78,29 +77,39 @@ class Attendant:
                     self.errand(self.driver.seek(attempt))
 
     def _take_disposition(self, told: Disposed) -> None:
-        if self._disposing >= MOST_DISPOSITIONS:
-            _log.warning("disposition dropped", attempt=told.attempt)
-            return
-        self._disposing += 1
-        self.errand(self._dispose(told))
+        """Of one attempt one errand at a time: his last word must not be overtaken by one that Redis did not take."""
+        if told.attempt not in self._words:
+            if len(self._words) >= MOST_DISPOSITIONS:
+                _log.warning("disposition dropped", attempt=told.attempt)
+                return
+            self.errand(self._dispose(told.attempt))
+        self._words[told.attempt] = told.ext_status
 
-    async def _dispose(self, told: Disposed) -> None:
+    async def _dispose(self, attempt: str) -> None:
+        written = None
+        try:
+            while self._words[attempt] != written:
+                written = await self._write_word(attempt)
+        finally:
+            del self._words[attempt]
+
+    async def _write_word(self, attempt: str) -> str:
+        """The one that is the latest before each try; returns that of the last."""
+        word = self._words[attempt]
         try:
             async with asyncio.timeout(DISPOSE_SECONDS):
-                kind = await self._until_taken(told)
+                while not await self._is_taken(attempt, word):
+                    await asyncio.sleep(ASK_AGAIN_SECONDS)
+                    word = self._words[attempt]
         except (Invalid, Rejected, TimeoutError) as exc:
-            _log.warning("disposition refused", attempt=told.attempt, reason=str(exc) or "Redis is away")
-        else:
-            _log.info("disposition taken", attempt=told.attempt, ext_status=told.ext_status, kind=kind)
-        finally:
-            self._disposing -= 1
+            _log.warning("disposition refused", attempt=attempt, reason=str(exc) or "Redis is away")
+        return word
 
-    async def _until_taken(self, told: Disposed) -> DisposeKind:
-        while True:
-            now = self.clock().timestamp()
-            try:
-                return await self.store.calls.dispose(
-                    AttemptId(told.attempt), told.ext_status, by="ami", now=now
-                )
-            except Unavailable:
-                await asyncio.sleep(ASK_AGAIN_SECONDS)
+    async def _is_taken(self, attempt: str, word: str) -> bool:
+        now = self.clock().timestamp()
+        try:
+            kind = await self.store.calls.dispose(AttemptId(attempt), word, by="ami", now=now)
+        except Unavailable:
+            return False
+        _log.info("disposition taken", attempt=attempt, ext_status=word, kind=kind)
+        return True

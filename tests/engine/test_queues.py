@@ -561,10 +561,42 @@ async def test_nonsense_that_is_called_a_disposition_harms_nobody() -> None:
         attempt = world.centre.connected[0][1]
         for id_, word in ((attempt, "no word"), ("a999", "SOLD"), ("a b\x7f", "SOLD"), (attempt, "x" * 200)):
             world.centre.user_event(id_, word)
-        for _ in range(MOST_DISPOSITIONS + 100):
-            world.centre.user_event(attempt, "SOLD")
+        for n in range(MOST_DISPOSITIONS + 100):
+            world.centre.user_event(f"b{n:09}", "SOLD")
+        await world.sleep(1)
+        world.centre.user_event(attempt, "SOLD")
         assert said(await only_result(world, campaign)) == ("TERMINATED", "SOLD", "Eva")
-        assert len([one for one in world.log if one["event"] == "disposition dropped"]) == 104
+        assert len([one for one in world.log if one["event"] == "disposition dropped"]) == 103
+
+
+async def test_his_last_word_counts_though_redis_was_away_at_the_one_before() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        wraps_up(world, 20)
+        world.centre.log_in("Eva", talks=5.0)
+        campaign = await queue_campaign(world, 1, rules=AGAIN)
+        daemon = await world.daemon()
+        await world.until(lambda: world.centre.connected)
+        attempt = world.centre.connected[0][1]
+        daemon.redis.away = True
+        world.centre.user_event(attempt, "AGAIN")
+        await world.sleep(0.3)
+        daemon.redis.away = False
+        world.centre.user_event(attempt, "SOLD")
+        assert said(await only_result(world, campaign)) == ("TERMINATED", "SOLD", "Eva")
+
+
+async def test_words_that_follow_each_other_fast_are_written_in_their_order() -> None:
+    async with World() as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", talks=6.0)
+        campaign = await queue_campaign(world, 1)
+        await world.daemon()
+        await world.until(lambda: world.centre.connected)
+        for word in ("no word", "AGAIN", "x" * 200, "SOLD", "CALLBACK"):
+            world.centre.user_event(world.centre.connected[0][1], word)
+            await world.sleep(0.0005)
+        assert said(await only_result(world, campaign)) == ("TERMINATED", "CALLBACK", "Eva")
 
 
 @pytest.mark.parametrize("end", ["kill", "drain"])

@@ -53,6 +53,7 @@ class Event(StrEnum):
     DIAL_ENDED = "DIAL_ENDED"  # Dial with a final status other than ANSWER, in `dial_status`
     ANSWERED = "ANSWERED"  # ChannelStateChange Up, Dial ANSWER
     ENTERED = "ENTERED"  # StasisStart while Up; again when the queue gives the callee back
+    LEAVING = "LEAVING"  # we are about to send it on to a queue: whatever comes between, it was to reach it
     LEFT = "LEFT"  # we sent it on to a queue
     HANDED_OVER = "HANDED_OVER"  # we sent it on to another place of the dialplan
     QUEUE_TIMED_OUT = "QUEUE_TIMED_OUT"  # QUEUESTATUS=TIMEOUT
@@ -95,7 +96,7 @@ TRANSITIONS: dict[Phase, dict[Event, Phase]] = {
     },
     # CONNECTED comes over the AMI and may overtake what ARI has to say.
     Phase.ANSWERED: {
-        **_stay(Phase.ANSWERED, *_ALWAYS, Event.ANSWERED, Event.ENTERED),
+        **_stay(Phase.ANSWERED, *_ALWAYS, Event.ANSWERED, Event.ENTERED, Event.LEAVING),
         Event.LEFT: Phase.QUEUED,
         Event.HANDED_OVER: Phase.HANDED_OVER,
         Event.CONNECTED: Phase.CONNECTED,
@@ -126,6 +127,7 @@ _FIRST_TIME: dict[Event, str] = {
     Event.RINGING: "ringing_at",
     Event.ANSWERED: "answered_at",
     Event.ENTERED: "answered_at",
+    Event.LEAVING: "left_ivr_at",
     Event.LEFT: "left_ivr_at",
     Event.HANDED_OVER: "left_ivr_at",
     Event.CONNECTED: "connected_at",
@@ -134,6 +136,7 @@ _FLAG: dict[Event, str] = {
     Event.REFUSED: "refused",
     Event.PROGRESS: "early_media",
     Event.ENTERED: "entered",
+    Event.LEAVING: "queued",
     Event.LEFT: "queued",
     Event.QUEUE_TIMED_OUT: "queue_timed_out",
     Event.TIMED_OUT: "timed_out",
@@ -162,7 +165,7 @@ class Call:
     back_at: datetime | None = None  # when a queue, or another place of the dialplan, gave it back
     early_media: bool = False
     entered: bool = False
-    queued: bool = False
+    queued: bool = False  # or was to be
     queue_timed_out: bool = False
     timed_out: bool = False
     cancelled_by_us: bool = False

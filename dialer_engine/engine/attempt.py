@@ -267,8 +267,8 @@ class Attempt:
 
     # --- in a queue ---
 
-    def leave_for(self, queue: str, timeout_seconds: int, at: datetime) -> None:
-        """We are about to send it there; said again it changes nothing."""
+    def head_for(self, queue: str, timeout_seconds: int, at: datetime) -> None:
+        """It is to go there: whoever hangs up before, or cannot be sent, is lost. Said again it changes nothing."""
         if self.call.phase is not Phase.ANSWERED:
             return
         if self.stay is None:
@@ -276,9 +276,16 @@ class Attempt:
             since = at if heard else self.call.times.answered_at or at
             since_pbx = self._pbx_instant(at) if heard else self.answered_pbx_at
             self.stay = Stay(queue, timeout_seconds, since, at, since_pbx)
-        else:
+        elif self.stay.left_at is not None:  # it is back from the one before
             self.stay.go_on_in(queue, timeout_seconds, at)
-        self.feed(Event.LEFT, at)
+        self.feed(Event.LEAVING, at)
+
+    def leave_for(self, queue: str, timeout_seconds: int, at: datetime) -> None:
+        """We are about to send it there; said again it changes nothing."""
+        self.head_for(queue, timeout_seconds, at)
+        if self.stay is not None and self.call.phase is Phase.ANSWERED:
+            self.stay.sent_at = at
+            self.feed(Event.LEFT, at)
 
     def _pbx_instant(self, at: datetime) -> datetime | None:
         """This instant by Asterisk's clock: what we do follows from what it told last."""

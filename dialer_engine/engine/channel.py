@@ -44,6 +44,7 @@ class CalleesChannel:
         if name is None:
             raise Rejected("the flow names no queue, and the campaign has none")
         variables = _variables(attempt, self.app, timeout_seconds)
+        attempt.head_for(name, timeout_seconds, self.clock())
         try:
             await self.pbx.set_variables(attempt.id, variables)
         except Rejected as exc:  # he must not be lost for that

@@ -136,6 +136,9 @@ def test_no_sip_code_is_without_a_row(code: int) -> None:
         (ended(*UP, Event.HANDED_OVER), Flow(), (Status.TERMINATED, None)),
         # answered, in the queue or on its way there
         (ended(*UP, Event.LEFT), Flow(), (Status.RS_LOST, None)),
+        (ended(*UP, Event.LEAVING), Flow(), (Status.RS_LOST, None)),
+        (ended(*UP, Event.LEAVING), Flow(failed="no orders taken"), (Status.RS_LOST, None)),
+        (call(*UP, Event.LEAVING, Event.PBX_LOST), Flow(), (Status.RS_ERROR, "PBX_LOST")),
         (ended(*UP, Event.LEFT), Flow("VIP", completed=True), (Status.RS_LOST, "VIP")),
         (ended(*UP, Event.LEFT, Event.QUEUE_TIMED_OUT), Flow(), (Status.RS_TIMEOUT, None)),
         (
@@ -335,8 +338,8 @@ def test_an_illegal_event_changes_nothing_and_is_counted(phase: Phase, event: Ev
 
 
 def test_every_event_of_a_channel_may_come_before_the_originates_reply() -> None:
-    never_before = {Event.MARK_SENT, Event.FORBIDDEN, Event.LEFT, Event.HANDED_OVER, Event.QUEUE_TIMED_OUT}
-    assert set(Event) - set(TRANSITIONS[Phase.SENT]) == never_before | {Event.CONNECTED}
+    ours = {Event.MARK_SENT, Event.FORBIDDEN, Event.LEAVING, Event.LEFT, Event.HANDED_OVER}
+    assert set(Event) - set(TRANSITIONS[Phase.SENT]) == ours | {Event.QUEUE_TIMED_OUT, Event.CONNECTED}
 
 
 def test_the_normal_call_in_asterisks_order() -> None:

@@ -11,6 +11,7 @@ import pytest
 from dialer_engine.core.model import AttemptId, CampaignId, QueueName
 from dialer_engine.core.told import Rules
 from dialer_engine.engine.attendant import MOST_DISPOSITIONS
+from dialer_engine.ivr import ENQUEUE_RETRY_SECONDS
 from tests.engine.fate import Fate
 from tests.engine.pbx import BUSY, answers
 from tests.engine.world import BYE, VIRTUAL, World, numbers, rule
@@ -184,6 +185,32 @@ async def test_who_hangs_up_on_the_message_was_not_on_his_way_to_an_agent() -> N
         result = await without_an_agent(world, answers(1.0, talks=0.2), MESSAGE)
         assert said(result) == ("TERMINATED", "HANGUP", None)
         assert result.get("queue") is None
+
+
+@pytest.mark.parametrize("patience", [4.0, 60.0], ids=["who hangs up", "whose flow fails"])
+async def test_who_waits_in_silence_and_cannot_be_sent_to_the_queue_is_lost_and_abandoned(
+    patience: float,
+) -> None:
+    async with World() as world:
+        world.pbx.default = answers(1.0, talks=patience)
+        world.centre.log_in("Eva")
+        campaign = await queue_campaign(world, 1)
+        daemon = await world.daemon()
+        await world.until(lambda: "before set_variables" in daemon.fate.steps, every=0.0005)
+        world.pbx.rest_down = True
+        await world.until(lambda: "before hangup" in daemon.fate.steps or not world.pbx.channels)
+        world.pbx.rest_down = False
+        result = await only_result(world, campaign)
+        assert said(result) == ("RS_LOST", None, None)
+        assert result["queue"] == {
+            "name": "green",
+            "waitSeconds": pytest.approx(min(patience, ENQUEUE_RETRY_SECONDS), abs=2.0),
+            "secondsToAgent": None,
+            "secondsToAgentPbx": None,
+            "talkSeconds": None,
+            "abandoned": True,
+        }
+        assert result["leftIvrAt"] is not None
 
 
 @pytest.mark.parametrize("status", ["FULL", "JOINEMPTY"])

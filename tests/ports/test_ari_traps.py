@@ -9,6 +9,7 @@ import socket
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -124,14 +125,14 @@ async def test_nobody_sends_a_post_twice() -> None:
     seen: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for answered in (True, False):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
-            await reader.readexactly(length)
-            seen.append(head.split(b" HTTP")[0])
-            if answered:
-                writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"value":"1"}')
-        writer.close()
+        with closing(writer), suppress(asyncio.IncompleteReadError):
+            for answered in (True, False):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
+                await reader.readexactly(length)
+                seen.append(head.split(b" HTTP")[0])
+                if answered:
+                    writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"value":"1"}')
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -257,6 +257,8 @@ class Call:
             self.checked_at = at
         elif event is Event.ENTERED and self.is_away:
             self.back_at = at
+        elif event is Event.LEFT:
+            self.queue_timed_out = False  # that was another queue's time
 
     def _take_codes(self, cause: int | None, sip_code: int | None, dial_status: str | None) -> None:
         if cause is not None:
@@ -267,10 +269,12 @@ class Call:
             self.dial_status = dial_status
 
     def to_fields(self) -> dict[str, str]:
-        """The facts as a flat record of texts; what has not happened is left out."""
+        """The facts as a flat record of texts; what has not happened is left out, what is so no more is empty."""
         times = {name: at.isoformat() for name in _TIMES if (at := getattr(self.times, name)) is not None}
         changed = {name: value for name in _FIELDS if (value := getattr(self, name)) != getattr(_FRESH, name)}
         texts = {name: _FIELDS[name][0](value) for name, value in changed.items()}
+        if self.queued:
+            texts.setdefault("queue_timed_out", "")  # a second queue takes back what the first has written
         return {**times, **texts, "phase": self.phase.value}
 
     @classmethod

@@ -42,7 +42,7 @@ class Stay:
     taken_at: datetime | None = None  # by the agent who had him last, as all that follows
     talked_until: datetime | None = None
     agent: str | None = None  # the member's name
-    interface: str | None = None
+    interface: str | None = None  # his, as ARI names it (a Local/ one without /n) or AMI
 
     def take(self, told: Told, pbx_offset: timedelta) -> None:
         """What AMI tells of this caller; told twice, it changes nothing. `pbx_offset`: our clock less Asterisk's."""
@@ -60,7 +60,7 @@ class Stay:
                     self.connected_pbx_at = told.pbx_at - pbx_offset
             case Completed():
                 self.talked_until = told.at
-            case Refused():
+            case Refused() if told.interface.removesuffix("/n") == self.interface:
                 self.answered_at = None  # he hung up before they were connected
             case _:
                 pass
@@ -104,13 +104,8 @@ class Stay:
         }
 
     def to_fields(self) -> dict[str, str]:
-        """A flat record of texts, what is not known left out."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {
-            _field(name): value.isoformat() if isinstance(value, datetime) else str(value)
-            for name, value in found.items()
-            if value is not None
-        }
+        """A flat record of texts. What is not known is empty: a second queue takes back what the first has written."""
+        return {_field(each.name): _text(getattr(self, each.name)) for each in fields(self)}
 
     @classmethod
     def from_fields(cls, record: Mapping[str, str]) -> Self | None:
@@ -126,6 +121,12 @@ class Stay:
 
 
 _READ = {"queue": str, "agent": str, "interface": str, "timeout_seconds": int, "waited_seconds": float}
+
+
+def _text(value: datetime | str | float | None) -> str:
+    if value is None:
+        return ""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _field(name: str) -> str:

@@ -102,6 +102,7 @@ class Attempt:
     position: flows.Position | None = None
     flow_result: flows.FlowResult | None = None
     stay: Stay | None = None  # in a queue, once it was sent there
+    agents_leg: str = ""  # the telephone that has answered in that queue
     given_back: str | None = None  # QUEUESTATUS of one that has come back, until that is taken into the facts
     returned: str | None = None  # and of one whose flow has still to go on with it
     offered: bool = False  # an agent's telephone rings for it
@@ -294,12 +295,17 @@ class Attempt:
         return self.last_pbx_at + (at - self.last_at)
 
     def hear_agents_leg(self, event: Dial, at: datetime) -> None:
-        """ARI tells of the telephones that the queue rings for it, too: the connect is known without AMI."""
-        if self.call.phase is not Phase.QUEUED or self.stay is None or event.dialstatus in UNDER_WAY:
+        """ARI tells of the telephones that the queue rings for it, too: the connect is known without AMI.
+
+        When one has answered, the others are cancelled; that says nothing of the one.
+        """
+        if self.call.phase is not Phase.QUEUED or self.stay is None:
             return
-        self.stay.answered_at = at if event.dialstatus == "ANSWER" else None
-        if self.stay.answered_at:
+        if event.dialstatus == "ANSWER":
+            self.agents_leg, self.stay.answered_at = event.peer.id, at
             self.stay.interface = event.peer.name.rpartition("-")[0]
+        elif event.dialstatus not in UNDER_WAY and event.peer.id == self.agents_leg:
+            self.stay.answered_at = None
 
     def hear_queue(self, told: Told, *, offered: bool, pbx_offset: timedelta) -> None:
         """What AMI says about it as a caller; `offered`: does an agent's telephone ring for it now?"""

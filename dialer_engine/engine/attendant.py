@@ -61,20 +61,21 @@ class Attendant:
     def hear_agents_leg(self, attempt: Attempt, event: Dial) -> None:
         """A queue rings an agent for it, by ARI. AMI tells more of that, as long as it tells anything."""
         attempt.hear_agents_leg(event, self.clock())
-        stay = attempt.stay
-        if stay is not None and stay.answered_at is not None and not self.desk.is_exact:
-            attempt.feed(Event.CONNECTED, stay.answered_at)
+        if not self.desk.is_exact:
+            _take_answer(attempt)
 
     def tend(self) -> None:
         """Level, not edge: see above."""
-        if not self.desk.is_exact:
-            return
         for attempt in self.board.attempts.values():
-            if attempt.call.phase is Phase.QUEUED and not attempt.over:
-                attempt.offered = self.desk.agents.floor.is_offered(attempt.id)
-                self.board.weigh(attempt)
-                if self.desk.has_lost(attempt):
-                    self.errand(self.driver.seek(attempt))
+            if attempt.call.phase is not Phase.QUEUED or attempt.over:
+                continue
+            if not self.desk.is_exact:
+                _take_answer(attempt)
+                continue
+            attempt.offered = self.desk.agents.floor.is_offered(attempt.id)
+            self.board.weigh(attempt)
+            if self.desk.has_lost(attempt):
+                self.errand(self.driver.seek(attempt))
 
     def _take_disposition(self, told: Disposed) -> None:
         """Of one attempt one errand at a time: his last word must not be overtaken by one that Redis did not take."""
@@ -113,3 +114,9 @@ class Attendant:
             return False
         _log.info("disposition taken", attempt=attempt, ext_status=word, kind=kind)
         return True
+
+
+def _take_answer(attempt: Attempt) -> None:
+    """AMI says nothing: the agent whose telephone has answered has it."""
+    if attempt.call.phase is Phase.QUEUED and attempt.stay is not None and attempt.stay.answered_at is not None:
+        attempt.feed(Event.CONNECTED, attempt.stay.answered_at)

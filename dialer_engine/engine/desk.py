@@ -129,7 +129,7 @@ class Desk:
         found = (
             member.name
             for member in self.agents.floor.members
-            if member.queue == queue and member.interface.partition("/n")[0] == interface.partition("/n")[0]
+            if member.queue == queue and member.interface.removesuffix("/n") == interface.removesuffix("/n")
         )
         return next(found, interface)
 

@@ -154,6 +154,12 @@ def test_no_sip_code_is_without_a_row(code: int) -> None:
             Flow(completed=True),
             (Status.RS_ERROR, "UNKNOWN"),
         ),
+        # ... and was lost in the next one
+        (
+            ended(*UP, Event.LEFT, Event.QUEUE_TIMED_OUT, Event.ENTERED, Event.LEFT),
+            Flow(),
+            (Status.RS_LOST, None),
+        ),
         # ... and got an agent the second time
         (
             ended(*UP, Event.LEFT, Event.QUEUE_TIMED_OUT, Event.ENTERED, Event.LEFT, Event.CONNECTED),
@@ -390,6 +396,13 @@ def test_no_order_of_events_raises_or_leaves_the_end(
             assert lost.times.ended_at is not None
         next_deadline(lost, 30, 3600)
         assert Call.from_fields(lost.to_fields()) == lost
+
+
+def test_a_second_queue_takes_back_from_the_record_that_the_first_had_timed_out() -> None:
+    lost = call(*UP, Event.LEFT, Event.QUEUE_TIMED_OUT, Event.ENTERED)
+    record = lost.to_fields()
+    lost.feed(Event.LEFT, at(9))
+    assert Call.from_fields({**record, **lost.to_fields()}) == lost
 
 
 def test_the_record_is_flat_text_without_what_has_not_happened() -> None:

@@ -137,8 +137,16 @@ def test_whose_time_was_over(events: tuple[Told, ...], left: float, expected: bo
 
 
 def test_who_hung_up_on_the_caller_before_they_were_connected_did_not_take_him() -> None:
-    rung = stay(answered_at=at(3))
+    rung = stay(answered_at=at(3), interface=EVA)
     told(Refused(GREEN, "a1", EVA, at(3.1)), of=rung)
+    assert rung.answered_at is None
+
+
+def test_that_another_telephone_rang_in_vain_says_nothing_of_the_one_that_answered() -> None:
+    rung = stay(answered_at=at(3), interface="Local/1001@from-queue")
+    told(Refused(GREEN, "a1", "Local/1002@from-queue/n", at(3.1)), of=rung)
+    assert rung.answered_at == at(3)
+    told(Refused(GREEN, "a1", "Local/1001@from-queue/n", at(3.2)), of=rung)
     assert rung.answered_at is None
 
 
@@ -215,9 +223,16 @@ texts = st.none() | st.text(min_size=1, max_size=5)
 def test_it_is_kept_as_texts(known: Stay) -> None:
     record = known.to_fields()
     assert record["queue"] == known.queue
-    assert record.get("agent") == known.agent
+    assert record["agent"] == (known.agent or "")
     assert record.keys() <= {"queue", "agent", *(f"queue_{each.name}" for each in fields(Stay))}
     assert Stay.from_fields({**record, "phase": "QUEUED", "answered_at": "x"}) == known
+
+
+def test_a_second_queue_takes_back_what_the_first_has_written() -> None:
+    known = stay(joined_at=at(3), waited_seconds=5.0, left_at=at(8))
+    record = known.to_fields()
+    known.go_on_in("blue", 60, at(9))
+    assert Stay.from_fields({**record, **known.to_fields()}) == known
 
 
 def test_a_record_of_another_hand_is_no_stay() -> None:

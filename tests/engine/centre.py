@@ -77,6 +77,7 @@ class Caller:
     returns: bool
     rung: Person | None = None
     talks_to: Person | None = None
+    along: list[Person] = field(default_factory=list)  # whose telephones ring besides
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
@@ -94,6 +95,7 @@ class Centre:
         self.freed: list[float] = []  # when somebody became available
         self.knows_milliseconds = True  # QUEUEWAIT is set (since 22.9)
         self.says_who = True  # setinterfacevar
+        self.rings_all = False  # strategy=ringall; who was offered the call first answers first
 
     # --- agents ---
 
@@ -180,6 +182,7 @@ class Centre:
         waited = float(int(self._now()) - int(caller.since))
         if caller.rung is not None:
             self._set_state(caller.rung, DeviceState.NOT_INUSE)
+        self._cancel_others(caller)
         queue, id_ = QueueName(caller.queue), caller.channel.id
         self._tell(CallerAbandoned(queue, id_, waited, self._clock()))
         self._tell(CallerLeft(queue, id_, self._clock()))
@@ -203,14 +206,27 @@ class Centre:
 
     def _offer(self, caller: Caller, person: Person) -> None:
         caller.rung = person
-        id_ = caller.channel.id
-        self._dial(caller, person, "")
-        self._tell(Offered(QueueName(caller.queue), id_, person.interface, None, self._clock()))
-        self._set_state(person, DeviceState.RINGING)
+        self._ring(caller, person)
+        if self.rings_all:
+            caller.along = [one for one in self.people if caller.queue in one.queues and self._is_free(one)]
+            for other in caller.along:
+                self._ring(caller, other)
         if person.answers_after is None:
             self._later(caller, RING_SECONDS, lambda: self._refuse(caller, person))
         else:
             self._later(caller, person.answers_after, lambda: self._connect(caller, person))
+
+    def _ring(self, caller: Caller, person: Person) -> None:
+        self._dial(caller, person, "")
+        queue, id_ = QueueName(caller.queue), caller.channel.id
+        self._tell(Offered(queue, id_, person.interface, None, self._clock()))
+        self._set_state(person, DeviceState.RINGING)
+
+    def _cancel_others(self, caller: Caller) -> None:
+        others, caller.along = caller.along, []
+        for other in others:
+            self._dial(caller, other, "CANCEL")
+            self._set_state(other, DeviceState.NOT_INUSE)
 
     def _refuse(self, caller: Caller, person: Person) -> None:
         caller.rung = None
@@ -218,6 +234,7 @@ class Centre:
         self._dial(caller, person, "NOANSWER")
         self._tell(Refused(QueueName(caller.queue), caller.channel.id, person.interface, self._clock()))
         self._set_state(person, DeviceState.NOT_INUSE)
+        self._cancel_others(caller)
         self._look()
 
     def _connect(self, caller: Caller, person: Person) -> None:
@@ -229,6 +246,8 @@ class Centre:
         if self.knows_milliseconds:
             channel.variables["QUEUEWAIT"] = str(int(self._now() - caller.since))
         self._dial(caller, person, "ANSWER")
+        self._cancel_others(caller)
+        self._pbx.bridge(channel)
         self._set_state(person, DeviceState.INUSE)
         self._tell(CallerLeft(queue, channel.id, self._clock()))
         person.in_call = caller.queue

@@ -47,6 +47,8 @@ ORIGINATE_SECONDS = 10.0
 REQUEST_SECONDS = 5.0
 WAITING_SECONDS = 6.0
 AGAIN_SECONDS = 0.25
+OPTIMISED_SECONDS = 0.1
+"""From a connect to the end of a Local/ channel without /n, while the two talk on."""
 
 Fault = Literal["lost", "lost unmade", "hung", "not sent"]
 
@@ -111,6 +113,7 @@ class Channel:
     since: float = 0.0
     answered: bool = False
     away: bool = False  # in a queue
+    optimisable: bool = False  # Local/ without /n
     exten: str = ""
     variables: dict[str, str] = field(default_factory=dict)
     playing: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
@@ -190,6 +193,16 @@ class Pbx:
         self._emit(channel, ChannelHangupRequest(channel=self._leg(channel), soft=True))
         self._end(channel, cause=16)
 
+    def bridge(self, channel: Channel) -> None:
+        """An agent has it."""
+        if channel.optimisable:
+            asyncio.get_running_loop().call_later(OPTIMISED_SECONDS, self._optimise, channel)
+
+    def _optimise(self, channel: Channel) -> None:
+        """Its end is told, and the talk goes on without it."""
+        self.channels.pop(channel.id, None)
+        self._emit(channel, ChannelDestroyed(channel=self._leg(channel), cause=16))
+
     def leg(self, channel: Channel) -> Leg:
         return self._leg(channel)
 
@@ -246,8 +259,9 @@ class Pbx:
 
     def place(self, app: str, channel_id: str, endpoint: str, timeout_seconds: float) -> Callee:
         """An originate has arrived."""
-        found = re.search(r"/(\+?\d+)(?:@(\w+))?$", endpoint)
+        found = re.search(r"/(\+?\d+)(?:@(\w+))?(/n)?$", endpoint)
         number, trunk = (found[1], found[2] or "") if found else (endpoint, "")
+        optimisable = endpoint.startswith("Local/") and not (found and found[3])
         for told in self.asked:
             told(number)
         self._calls[number] += 1
@@ -256,7 +270,9 @@ class Pbx:
         now = asyncio.get_running_loop().time()
         self.originates.append(Originate(now, channel_id, number, trunk, made))
         if made:
-            channel = self.channels[channel_id] = Channel(channel_id, number, trunk, callee, app, since=now)
+            channel = self.channels[channel_id] = Channel(
+                channel_id, number, trunk, callee, app, optimisable=optimisable, since=now
+            )
             alike = sum(one.number == number for one in self.channels.values())
             self.most_by_number[number] = max(self.most_by_number[number], alike)
             self.most[trunk] = max(self.most[trunk], sum(one.trunk == trunk for one in self.channels.values()))

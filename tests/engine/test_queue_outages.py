@@ -95,6 +95,41 @@ async def test_an_agent_is_found_by_what_asterisk_knows_when_nobody_told_of_him(
             assert world.pbx.torn == []
 
 
+async def test_an_agent_of_whom_only_his_telephone_is_known_has_his_name() -> None:
+    """A queue without setinterfacevar, and AMI falls silent."""
+    async with World() as world:
+        world.pbx.default, world.centre.says_who = STAYS, False
+        nick, _ = world.centre.log_in("nick", "nora", talks=1.0)
+        world.centre.pause(nick)
+        campaign = await queue_campaign(world, 1)
+        daemon = await world.daemon()
+        assert daemon.manager is not None
+        await world.until(lambda: world.centre.joined, every=0.01)
+        daemon.manager.fall_silent()
+        await world.completed(campaign)
+        assert said(world.results(campaign)[0]) == ("TERMINATED", None, "nora")
+
+
+async def test_the_telephones_that_rang_in_vain_do_not_hide_from_us_which_one_answered() -> None:
+    """Strategy ringall, by ARI alone: the others are cancelled when one has answered."""
+    async with World() as world:
+        world.pbx.default, world.centre.rings_all = answers(1.0, talks=20.0), True
+        world.centre.log_in("Eva", "Bob", talks=None, answers_after=1.0)
+        campaign = await queue_campaign(world, 1, rules=[rule("RS_LOST", after=5)])
+        daemon = await world.daemon()
+        assert daemon.manager is not None
+        await world.until(lambda: world.centre.joined)
+        daemon.manager.fall_silent()
+        await world.until(lambda: world.centre.connected)
+        await world.sleep(5)
+        (attempt,) = world.live()
+        assert world.redis.hget(f"{{dialer}}:attempt:{attempt}", "phase") == "CONNECTED"
+        await world.completed(campaign)
+        (result,) = world.results(campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["queue"]["talkSeconds"] == pytest.approx(18.9, abs=0.2)
+
+
 async def test_who_waits_in_the_queue_while_ami_sees_nothing_is_not_taken_for_one_who_talks() -> None:
     async with World() as world:
         world.pbx.default = STAYS

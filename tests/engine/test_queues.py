@@ -290,6 +290,18 @@ async def test_a_second_queue_goes_on_with_what_was_waited_for_the_first() -> No
         assert result["queue"]["waitSeconds"] == pytest.approx(0.05, abs=0.02)
 
 
+async def test_who_gives_up_in_a_second_queue_is_lost_though_the_first_has_timed_him_out() -> None:
+    flow = {
+        "first": {"type": "queue", "queue": "green", "timeout": 5, "next": "second"},
+        "second": {"type": "queue", "queue": "blue", "timeout": 60, "next": "bye"},
+        **BYE,
+    }
+    async with World() as world:
+        result = await without_an_agent(world, answers(1.0, talks=12.0), flow)
+        assert said(result) == ("RS_LOST", None, None)
+        assert result["path"] == ["first", "second"]
+
+
 async def test_what_the_dialplan_and_the_agents_screen_need_is_set_before() -> None:
     async with World() as world:
         world.pbx.default = STAYS

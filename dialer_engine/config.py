@@ -221,7 +221,9 @@ class TrunkSettings(_Section):
     """A way out, `[trunks.NAME]`."""
 
     dial_string: Annotated[str, AfterValidator(_dial_string)] | None = None
-    """Where `${num}` is dialed; default PJSIP/${num}@NAME. On a FreePBX: Local/${num}@from-internal."""
+    """Where `${num}` is dialed; default PJSIP/${num}@NAME. On a FreePBX: Local/${num}@from-internal.
+
+    A Local/ channel is dialed with /n, written here or not: Asterisk must not optimise it away under a talk."""
     capacity: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Calls at once, of all campaigns and daemons: what the carrier sold you. More would be refused there."""
     calls_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None

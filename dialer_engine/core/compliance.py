@@ -81,7 +81,8 @@ def dial(trunk: Trunk, number: str, *, identity: str | None = None, policy: Numb
     """The endpoint that Asterisk is told to dial: the number as the trunk writes it, in its dial string.
 
     `number` is Number.dialed; a trunk whose format is not as_given writes `identity`, where there is one.
-    Raises Invalid for what is not `+?[0-9*#]{2,20}`, for emergency numbers, for a trunk with no place for one.
+    A Local/ channel gets the option n. Raises Invalid for what is not `+?[0-9*#]{2,20}`, for emergency numbers, for a
+    trunk with no place for one.
     """
     if trunk.dial_string.count(_PLACE) != 1:
         raise Invalid([Problem(f"trunks.{trunk.name}.dial_string", f"must hold {_PLACE} once")])
@@ -93,7 +94,17 @@ def dial(trunk: Trunk, number: str, *, identity: str | None = None, policy: Numb
         raise _invalid(f"this is no number any more once it is written as {trunk.number_format}")
     if _is_emergency(number, policy) or _is_emergency(written, policy) or _completes(trunk, written, policy):
         raise _invalid("emergency numbers are never dialed")
-    return trunk.dial_string.replace(_PLACE, written)
+    endpoint = trunk.dial_string.replace(_PLACE, written)
+    return _not_optimised(endpoint) if trunk.is_local else endpoint
+
+
+def _not_optimised(local: str) -> str:
+    """With the option n: without it both halves of the channel end as soon as its callee talks to an agent, and the
+    two talk on behind our back."""
+    _, _, options = local.partition("/")[2].partition("/")
+    if "n" in options:
+        return local
+    return f"{local}n" if options else f"{local.removesuffix('/')}/n"
 
 
 def _completes(trunk: Trunk, written: str, policy: NumberPolicy) -> bool:

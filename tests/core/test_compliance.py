@@ -212,5 +212,17 @@ def test_a_trunk_that_cannot_be_used_is_refused(trunk: Trunk) -> None:
         dial(trunk, "777123456")
 
 
-def test_a_local_trunk_takes_the_number_too() -> None:
-    assert dial(Trunk(TrunkName("t"), "Local/${num}@from-internal"), "5001") == "Local/5001@from-internal"
+@pytest.mark.parametrize(
+    ("dial_string", "endpoint"),
+    [
+        ("Local/${num}@from-internal", "Local/5001@from-internal/n"),
+        ("local/${num}", "local/5001/n"),
+        ("Local/${num}@from-internal/", "Local/5001@from-internal/n"),
+        ("Local/${num}@from-internal/j", "Local/5001@from-internal/jn"),
+        ("Local/${num}@from-internal/n", "Local/5001@from-internal/n"),
+        ("Local/${num}@from-internal/nj", "Local/5001@from-internal/nj"),
+    ],
+)
+def test_a_local_channel_is_never_optimised_away(dial_string: str, endpoint: str) -> None:
+    """Else it would end under its callee's talk with an agent."""
+    assert dial(Trunk(TrunkName("t"), dial_string), "5001") == endpoint

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dialer_engine.core.model import AttemptId, CampaignId, QueueName
+from dialer_engine.core.model import AttemptId, CampaignId, QueueName, Trunk, TrunkName
 from dialer_engine.core.told import Rules
 from dialer_engine.engine.attendant import MOST_DISPOSITIONS
 from dialer_engine.ivr import ENQUEUE_RETRY_SECONDS
@@ -300,6 +300,19 @@ async def test_who_gives_up_in_a_second_queue_is_lost_though_the_first_has_timed
         result = await without_an_agent(world, answers(1.0, talks=12.0), flow)
         assert said(result) == ("RS_LOST", None, None)
         assert result["path"] == ["first", "second"]
+
+
+async def test_a_call_through_a_local_channel_is_followed_to_the_end_of_its_talk() -> None:
+    """Asterisk would optimise the channel away under it (core_unreal.c)."""
+    outside = Trunk(TrunkName("outside"), "Local/${num}@outside")
+    async with World(trunks=[outside]) as world:
+        world.pbx.default = STAYS
+        world.centre.log_in("Eva", talks=30.0)
+        campaign = await queue_campaign(world, 1)
+        await world.daemon()
+        result = await only_result(world, campaign)
+        assert said(result) == ("TERMINATED", None, "Eva")
+        assert result["queue"]["talkSeconds"] == pytest.approx(30.0, abs=0.1)
 
 
 async def test_what_the_dialplan_and_the_agents_screen_need_is_set_before() -> None:

@@ -216,6 +216,18 @@ def agents_say_how_it_was(here: Centre) -> Played:
     return Played(four, _judge(here, *four), told=told)
 
 
+def through_a_local_trunk(here: Centre) -> Played:
+    """As every FreePBX dials; callees who send sound, at which Asterisk optimises their channel away where it may."""
+    agents = [1027, 1028]
+    here.staff.talk(agents, (3.0, 4.0))
+    here.staff.log_in("amber", agents)
+    talkers = [number.says_hello(ring=0.3, serial=serial()) for _ in range(4)]
+    hangs_up = number.answers(ring=0.3, talk=1.5, serial=serial())
+    one = here.campaign("amber", [*talkers, hangs_up, *busy(1)], trunk="freepbx")
+    here.rig.completed(one.id, 40)
+    return Played([one], _judge(here, one), [books(here, one)], told={"talkers": talkers})
+
+
 ORDINARY = (
     a_busy_minute,
     ten_agents,
@@ -225,6 +237,7 @@ ORDINARY = (
     agents_are_shared,
     agents_are_gone_at_the_answer,
     agents_say_how_it_was,
+    through_a_local_trunk,
 )
 
 

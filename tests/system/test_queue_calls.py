@@ -42,7 +42,7 @@ SCENARIOS = (
 )
 KEPT_BOOKS = (
     *("a_busy_minute", "ten_agents", "ten_agents_boosted", "agents_are_shared"),
-    *("agents_are_gone_at_the_answer", "daemon_is_killed", "freepbx_hangs_up"),
+    *("agents_are_gone_at_the_answer", "daemon_is_killed", "freepbx_hangs_up", "through_a_local_trunk"),
 )
 
 
@@ -206,6 +206,16 @@ def test_every_call_that_reaches_an_agent_is_told_for_his_screen(day: Day) -> No
             )
             assert event["attributes"] == {"city": "Brno"}
             assert event["secondsToAgent"] == pytest.approx(result["queue"]["secondsToAgent"], abs=0.01)
+
+
+def test_a_talk_through_a_local_trunk_is_one_call_from_the_answer_to_its_end(day: Day) -> None:
+    """With sound on it, at which Asterisk optimises such a channel away where it may."""
+    played = day["through_a_local_trunk"]
+    (books,) = played.books
+    for talker in played.told["talkers"]:
+        result = result_of(books, talker)
+        assert (result["status"], result["agent"] is not None) == ("TERMINATED", True)
+        assert result["queue"]["talkSeconds"] > 2.9
 
 
 @pytest.mark.parametrize("fault", ["cut", "hold"])

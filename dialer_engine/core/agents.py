@@ -277,9 +277,10 @@ class Floor:
                 del self._due[agent]
         return min((at for instants in self._due.values() for at in instants), default=None)
 
-    def is_offered(self, caller: str) -> bool:
-        """Does an agent's telephone ring for this caller now?"""
-        return caller in self._rung
+    @property
+    def offered(self) -> Set[str]:
+        """Callers for whom an agent's telephone rings now."""
+        return self._rung.keys()
 
     def is_waiting(self, caller: str) -> bool:
         """Is he in a queue, offered or not?"""

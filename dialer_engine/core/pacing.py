@@ -22,12 +22,15 @@ from dialer_engine.core.sharing import Claim, deal, deal_agents
 STALE_SECONDS = 3.0
 """A view of the queues older than that starts no call."""
 
+Asker = tuple[CampaignId, QueueName | None]
+
 
 @dataclass(frozen=True, slots=True)
 class CampaignFacts:
     """A RUNNING campaign as it stands at this pass.
 
-    One that runs no more, but has unserved calls, is told of by `due=0`: it holds the agents they need.
+    One that runs no more, but has unserved calls, is told of by `due=0`: it holds the agents they need. So it is told
+    of once more for a queue that it dialed for before it was given another.
     """
 
     id: CampaignId
@@ -50,6 +53,11 @@ class CampaignFacts:
         0  # claimed, ringing, in the IVR or waiting, in every daemon; being offered to an agent: not
     )
     agent_credit: int = 0  # Plan.agent_credit of the pass before
+
+    @property
+    def asker(self) -> Asker:
+        """By whom agents are asked for."""
+        return self.id, self.queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,26 +313,19 @@ def plan(
     `queue_age_seconds`: how old the view of the queues is; None: there is none.
     """
     at_queues = {
-        each.id: AtQueue(
-            None if each.queue is None else queues.get(each.queue), queue_age_seconds, None, each.agent_credit
-        )
+        each.asker: _at_queue(each, queues, queue_age_seconds)
         for each in campaigns
         if each.endpoint is EndpointType.QUEUE
     }
     halt = _halt(stopped, draining, pbx_up, store_up)
     if halt is not None:
-        return [
-            Plan(
-                each.id, 0, halt, None, each, trunks.get(each.trunk), None, each.credit, at_queues.get(each.id)
-            )
-            for each in campaigns
-        ]
+        return [_halted(each, halt, trunks.get(each.trunk), at_queues.get(each.asker)) for each in campaigns]
     rooms = {name: _trunk_room(trunks.get(name)) for name in {each.trunk for each in campaigns}}
-    wants = [_want(each, at_queues.get(each.id)) for each in campaigns]
+    wants = [_want(each, at_queues.get(each.asker)) for each in campaigns]
     if at_queues:
         at_queues |= _share_agents(campaigns, wants, rooms, at_queues)
         wants = [
-            _within_share(facts, want, rooms[facts.trunk], at_queues.get(facts.id))
+            _within_share(facts, want, rooms[facts.trunk], at_queues.get(facts.asker))
             for facts, want in zip(campaigns, wants, strict=True)
         ]
     given, credits = _share_trunks(campaigns, wants, rooms)
@@ -340,7 +341,7 @@ def plan(
             trunks.get(facts.trunk),
             None if bound is want else bound.calls,
             credits.get(facts.id, facts.credit),
-            at_queues.get(facts.id),
+            at_queues.get(facts.asker),
         )
         for facts, want, bound in zip(campaigns, wants, bounds, strict=True)
     ]
@@ -362,6 +363,17 @@ def _halt(stopped: bool, draining: bool, pbx_up: bool, store_up: bool) -> Limit 
     if not store_up:
         return Limit.REDIS_DOWN
     return None if pbx_up else Limit.PBX_DOWN
+
+
+def _halted(facts: CampaignFacts, halt: Limit, trunk: TrunkFacts | None, at: AtQueue | None) -> Plan:
+    return Plan(facts.id, 0, halt, None, facts, trunk, None, facts.credit, at)
+
+
+def _at_queue(
+    facts: CampaignFacts, queues: Mapping[QueueName, QueueFacts], age_seconds: float | None
+) -> AtQueue:
+    queue = None if facts.queue is None else queues.get(facts.queue)
+    return AtQueue(queue, age_seconds, None, facts.agent_credit)
 
 
 def _want(facts: CampaignFacts, at: AtQueue | None) -> _Bound:
@@ -414,8 +426,8 @@ def _share_agents(
     campaigns: Sequence[CampaignFacts],
     wants: Sequence[_Bound],
     rooms: Mapping[TrunkName, _Bound],
-    at_queues: Mapping[CampaignId, AtQueue],
-) -> dict[CampaignId, AtQueue]:
+    at_queues: Mapping[Asker, AtQueue],
+) -> dict[Asker, AtQueue]:
     """For how many of the available agents each may dial.
 
     Each holds the agents whom its unserved calls need, whether it may start anything or not. The trunks are dealt
@@ -424,9 +436,9 @@ def _share_agents(
     what is not started holds nobody.
     """
     pools: dict[QueueName, frozenset[Agent]] = {}
-    claims: dict[QueueName, list[Claim[CampaignId]]] = {}
+    claims: dict[QueueName, list[Claim[Asker]]] = {}
     for facts, want in zip(campaigns, wants, strict=True):
-        at = at_queues.get(facts.id)
+        at = at_queues.get(facts.asker)
         queue = at.known if at else None
         if queue is None:
             continue
@@ -442,11 +454,11 @@ def _share_agents(
     }
 
 
-def _claim(facts: CampaignFacts, calls: int) -> Claim[CampaignId]:
+def _claim(facts: CampaignFacts, calls: int) -> Claim[Asker]:
     """The agents it wants for so many new calls."""
     boost = facts.boost_factor
     most, held, first = (agents_for(n, boost) for n in (facts.unserved + calls, facts.unserved, 1))
-    return Claim(facts.id, facts.priority, most, held, first, facts.agent_credit)
+    return Claim(facts.asker, facts.priority, most, held, first, facts.agent_credit)
 
 
 def _within_share(facts: CampaignFacts, want: _Bound, room: _Bound, at: AtQueue | None) -> _Bound:

@@ -105,7 +105,6 @@ class Attempt:
     agents_leg: str = ""  # the telephone that has answered in that queue
     given_back: str | None = None  # QUEUESTATUS of one that has come back, until that is taken into the facts
     returned: str | None = None  # and of one whose flow has still to go on with it
-    offered: bool = False  # an agent's telephone rings for it
     over: bool = False  # it will not start after all, or has ended and AMI's last word is waited for
     announced: bool = False  # that it has reached an agent
     hangs_up: bool = False  # the callee, and not the dialplan
@@ -137,11 +136,13 @@ class Attempt:
         return self.flow_result
 
     @property
-    def is_unserved(self) -> bool:
-        """Is an agent still to be found for it? From the claim on, in the IVR, in the queue; not while one is rung."""
+    def needs_agent(self) -> bool:
+        """Has none taken it? From the claim on, in the IVR, in the queue, whether one is just rung for it or not; after
+        an agent only if it is sent to a queue again."""
         call = self.call
-        had = call.was_connected or call.phase is Phase.HANDED_OVER
-        return not (had or call.ended or self.offered or self.over)
+        if self.over or call.ended:
+            return False
+        return call.phase is Phase.QUEUED or not (call.was_connected or call.phase is Phase.HANDED_OVER)
 
     def to_fields(self) -> dict[str, str]:
         """The facts as Redis keeps them beside the position."""
@@ -307,9 +308,8 @@ class Attempt:
         elif event.dialstatus not in UNDER_WAY and event.peer.id == self.agents_leg:
             self.stay.answered_at = None
 
-    def hear_queue(self, told: Told, *, offered: bool, pbx_offset: timedelta) -> None:
-        """What AMI says about it as a caller; `offered`: does an agent's telephone ring for it now?"""
-        self.offered = offered
+    def hear_queue(self, told: Told, *, pbx_offset: timedelta) -> None:
+        """What AMI says about it as a caller."""
         if self.stay is not None:
             self.stay.take(told, pbx_offset)
             # Told late, of one that is back or over, it says only who it was.

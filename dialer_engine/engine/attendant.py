@@ -15,7 +15,7 @@ from dialer_engine import log
 from dialer_engine.ari import Dial
 from dialer_engine.core.call import Event, Phase
 from dialer_engine.core.model import AttemptId
-from dialer_engine.core.told import Disposed, MemberGone, MemberSeen, Told
+from dialer_engine.core.told import Disposed, MemberGone, MemberSeen, Offered, Told
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.board import Board
 from dialer_engine.engine.desk import Desk
@@ -48,10 +48,10 @@ class Attendant:
         elif not isinstance(told, MemberSeen | MemberGone):
             attempt = self.board.attempts.get(AttemptId(told.caller))
             if attempt is not None:
-                agents = self.desk.agents
                 attempt.heard_at = asyncio.get_running_loop().time()
-                offered = agents.floor.is_offered(attempt.id)
-                attempt.hear_queue(told, offered=offered, pbx_offset=agents.clock_offset)
+                attempt.hear_queue(told, pbx_offset=self.desk.agents.clock_offset)
+                if isinstance(told, Offered):
+                    self.board.wake.set()  # one less is unserved
 
     def hear_change(self) -> None:
         """Often; only what lets another call start is a reason to look."""
@@ -71,10 +71,7 @@ class Attendant:
                 continue
             if not self.desk.is_exact:
                 _take_answer(attempt)
-                continue
-            attempt.offered = self.desk.agents.floor.is_offered(attempt.id)
-            self.board.weigh(attempt)
-            if self.desk.has_lost(attempt):
+            elif self.desk.has_lost(attempt):
                 self.errand(self.driver.seek(attempt))
 
     def _take_disposition(self, told: Disposed) -> None:

@@ -13,7 +13,7 @@ from dialer_engine.core.model import AttemptId, Campaign, CampaignId, EndpointTy
 from dialer_engine.core.trunk import Brake
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.lanes import Lane, Line
-from dialer_engine.engine.scales import Scales
+from dialer_engine.engine.scales import Heading, Scales
 from dialer_engine.metrics import Metrics
 
 _log = log.get("board")
@@ -163,15 +163,16 @@ class Board:
     def hear_of_all(self, id: CampaignId, campaign: Campaign | None, live: int, served: int) -> None:
         """How many calls of a campaign Redis counts, in every daemon; agents are only for those of queues."""
         if campaign is not None and campaign.endpoint.type is EndpointType.QUEUE:
-            self.scales.hear_of_all(id, live, served, claiming=len(self.claiming))
+            self.scales.hear_of_all(Heading.of(campaign), live, served, claiming=len(self.claiming))
         else:
-            self.scales.hear_of_all(id, 0, 0, claiming=0)
+            self.scales.forget_others(id)
 
-    def definition(self, campaign: CampaignId) -> Campaign | None:
-        """As it stands, or as it was when a call of it was claimed."""
-        if campaign in self.usable:
-            return self.usable[campaign][0]
-        return next((each.campaign for each in self.attempts.values() if each.campaign.id == campaign), None)
+    def definition(self, heading: Heading) -> Campaign | None:
+        """As it stands; if it cannot be used, or is for another queue by now, as it was when a call was claimed."""
+        campaign, _ = self.usable.get(heading.campaign, (None, None))
+        if campaign is not None and Heading.of(campaign) == heading:
+            return campaign
+        return self.scales.claimed_for(heading)
 
     def own_calls(self, campaign: CampaignId) -> int:
         return sum(attempt.campaign.id == campaign for attempt in self.attempts.values())

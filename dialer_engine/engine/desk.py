@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from dialer_engine.core.agents import Floor, QueueState
-from dialer_engine.core.model import Campaign, EndpointType, QueueName, TrunkName
+from dialer_engine.core.model import AttemptId, Campaign, EndpointType, QueueName, TrunkName
 from dialer_engine.core.pacing import CampaignFacts, QueueFacts, TrunkFacts, boost_factor, plan
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.board import Board
+from dialer_engine.engine.scales import Heading
 
 JOIN_SECONDS = 1.0
 """From our order to the event that he has joined a queue, at most."""
@@ -67,13 +69,22 @@ class Desk:
         self._saw_any = self.is_exact
         return {name: _facts(name, state) for name, state in self._seen.items() if state is not None}
 
-    def holders(self) -> list[CampaignFacts]:
-        """Campaigns that do not run, and whose calls still hold agents."""
-        board, scales = self.board, self.board.scales
+    def unserved(self) -> Counter[Heading]:
+        """Calls in every daemon that need an agent, but for those of ours that one is rung for: he has left the
+        available ones. Who that is stands on the floor and nowhere else, for an offer may end without a word."""
+        board = self.board
+        counts = Counter({each: board.scales.needing(each) for each in board.scales.headings})
+        rung = (board.attempts.get(AttemptId(caller)) for caller in self.agents.floor.offered)
+        counts.subtract(Heading.of(each.campaign) for each in rung if each is not None and each.needs_agent)
+        return counts
+
+    def holders(self, unserved: Mapping[Heading, int]) -> list[CampaignFacts]:
+        """Campaigns that do not run, or not for this queue any more, and whose calls still hold agents."""
+        running = {Heading.of(line.campaign) for line in self.board.lines.values()}
         return [
-            _asking(campaign, scales.unserved(each), due=0)
-            for each in scales.campaigns
-            if each not in board.lines and (campaign := board.definition(each))
+            _asking(campaign, count, due=0)
+            for each, count in unserved.items()
+            if count > 0 and each not in running and (campaign := self.board.definition(each))
         ]
 
     def has_gained(self) -> bool:
@@ -90,15 +101,15 @@ class Desk:
 
         What was claimed and has not left comes after it, of whichever campaign.
         """
-        board, scales, mine = self.board, self.board.scales, attempt.campaign.id
-        line = board.lines.get(mine)
-        if line is None or line.campaign.endpoint.type is not EndpointType.QUEUE:
+        board, scales, mine = self.board, self.board.scales, Heading.of(attempt.campaign)
+        if attempt.campaign.endpoint.type is not EndpointType.QUEUE:
             return True
-        asking = [_asking(line.campaign, scales.sent(mine), due=1)]
+        sent = {each: count - scales.unsent(each) for each, count in self.unserved().items()}
+        asking = [_asking(board.definition(mine) or attempt.campaign, sent.get(mine, 0), due=1)]
         asking += [
-            _asking(campaign, sent, due=0)
-            for each in scales.campaigns
-            if each != mine and (sent := scales.sent(each)) and (campaign := board.definition(each))
+            _asking(campaign, count, due=0)
+            for each, count in sent.items()
+            if each != mine and count > 0 and (campaign := board.definition(each))
         ]
         now, floor = self.clock(), self.agents.floor
         states = {each.queue: floor.state(each.queue, now) for each in asking if each.queue is not None}

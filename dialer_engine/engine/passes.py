@@ -17,6 +17,7 @@ from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.board import Board
 from dialer_engine.engine.desk import Desk
 from dialer_engine.engine.lanes import Line
+from dialer_engine.engine.scales import Heading
 from dialer_engine.engine.supply import Offer
 from dialer_engine.errors import Rejected, Unavailable
 from dialer_engine.metrics import Metrics
@@ -47,9 +48,9 @@ class Planner:
     async def run_pass(self) -> None:
         """Read, plan, claim, start. Only the claims are waited for, all campaigns' together."""
         mono, now = asyncio.get_running_loop().time(), self.clock()
-        lines, scales = list(self.board.lines.values()), self.board.scales
-        facts = [line.facts(now, mono, scales.unserved(line.campaign.id)) for line in lines]
-        facts += self.desk.holders()
+        lines, unserved = list(self.board.lines.values()), self.desk.unserved()
+        facts = [line.facts(now, mono, unserved[Heading.of(line.campaign)]) for line in lines]
+        facts += self.desk.holders(unserved)
         plans = plan(
             facts,
             {name: lane.facts(now, mono) for name, lane in self.board.lanes.items()},

@@ -5,20 +5,38 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from dialer_engine.core.call import Phase
-from dialer_engine.core.model import AttemptId, CampaignId, EndpointType
+from dialer_engine.core.model import AttemptId, Campaign, CampaignId, EndpointType, QueueName
 from dialer_engine.engine.attempt import Attempt
 
 
+class Heading(NamedTuple):
+    """A campaign, and the queue that calls of it are for: given another one, it has calls on their way to both."""
+
+    campaign: CampaignId
+    queue: QueueName | None
+
+    @classmethod
+    def of(cls, campaign: Campaign) -> Self:
+        queue = campaign.endpoint.queue
+        return cls(campaign.id, None if queue is None else QueueName(queue))
+
+
 class Weight(NamedTuple):
-    """What one attempt adds to its campaign, or all of them together."""
+    """What one attempt adds to its heading, or all of them together."""
 
     calls: int = 0  # claimed and not settled; of campaigns for queues alone
     unconnected: int = 0  # of them, those that have not reached an agent
-    unserved: int = 0  # of them, those that still need one
+    needing: int = 0  # of them, those that still need one, or for whom one is just rung
     unsent: int = 0  # of them, those that have not left yet
+
+    def plus(self, other: Weight) -> Weight:
+        return Weight(*(one + another for one, another in zip(self, other, strict=True)))
+
+    def less(self, other: Weight) -> Weight:
+        return Weight(*(one - another for one, another in zip(self, other, strict=True)))
 
 
 NOTHING = Weight()
@@ -30,16 +48,17 @@ class Scales:
 
     alone: bool = False  # no other daemon serves this Redis
     _each: dict[AttemptId, Weight] = field(default_factory=dict)
-    _own: defaultdict[CampaignId, Weight] = field(default_factory=lambda: defaultdict(Weight))
-    _elsewhere: dict[CampaignId, int] = field(default_factory=dict)
+    _own: defaultdict[CampaignId, dict[Heading, Weight]] = field(default_factory=lambda: defaultdict(dict))
+    _claimed_for: dict[Heading, Campaign] = field(default_factory=dict)
+    _elsewhere: dict[CampaignId, tuple[Heading, int]] = field(default_factory=dict)
 
     def weigh(self, attempt: Attempt) -> bool:
         """Its facts may have changed; does it need no agent any more?"""
         if attempt.campaign.endpoint.type is not EndpointType.QUEUE:
             return False
-        is_unserved = attempt.is_unserved
-        is_unsent = is_unserved and attempt.call.phase is Phase.CLAIMED
-        return self._put(attempt, Weight(1, not attempt.call.was_connected, is_unserved, is_unsent))
+        needs_agent = attempt.needs_agent
+        is_unsent = needs_agent and attempt.call.phase is Phase.CLAIMED
+        return self._put(attempt, Weight(1, not attempt.call.was_connected, needs_agent, is_unsent))
 
     def take_off(self, attempt: Attempt) -> None:
         self._put(attempt, NOTHING)
@@ -50,46 +69,62 @@ class Scales:
         if weight == before:
             return False
         self._each[attempt.id] = weight
-        of_all, campaign = self._own[attempt.campaign.id], attempt.campaign.id
-        self._own[campaign] = Weight(
-            *(all_ + new - old for all_, new, old in zip(of_all, weight, before, strict=True))
-        )
-        if not self._own[campaign].calls:
-            del self._own[campaign]
-        return before.unserved > weight.unserved
+        heading = Heading.of(attempt.campaign)
+        headings = self._own[heading.campaign]
+        headings[heading] = headings.get(heading, NOTHING).plus(weight).less(before)
+        self._claimed_for[heading] = attempt.campaign
+        if not headings[heading].calls:
+            del headings[heading], self._claimed_for[heading]
+        if not headings:
+            del self._own[heading.campaign]
+        return before.needing > weight.needing
 
     def weigh_all(self, attempts: Iterable[Attempt]) -> None:
         """Anew, from the records themselves."""
-        self._each, self._own = {}, defaultdict(Weight)
+        self._each, self._own, self._claimed_for = {}, defaultdict(dict), {}
         for attempt in attempts:
             self.weigh(attempt)
 
-    def own(self, campaign: CampaignId) -> Weight:
-        return self._own.get(campaign, NOTHING)
+    def needing(self, heading: Heading) -> int:
+        """In every daemon. Whom an agent is just rung for is among them: only the floor knows who that is."""
+        others, count = self._elsewhere.get(heading.campaign, (None, 0))
+        return self._own_for(heading).needing + (count if others == heading else 0)
 
-    def unserved(self, campaign: CampaignId) -> int:
-        """In every daemon."""
-        return self.own(campaign).unserved + self._elsewhere.get(campaign, 0)
+    def unsent(self, heading: Heading) -> int:
+        """Of them, those that have not left, as far as we know."""
+        return self._own_for(heading).unsent
 
-    def sent(self, campaign: CampaignId) -> int:
-        """Of them, those that have left, as far as we know."""
-        return self.unserved(campaign) - self.own(campaign).unsent
+    def claimed_for(self, heading: Heading) -> Campaign | None:
+        """The campaign as it was when a call of ours was claimed for that queue."""
+        return self._claimed_for.get(heading)
 
     @property
-    def campaigns(self) -> Iterator[CampaignId]:
-        """Those that have any."""
-        return (campaign for campaign in self._own.keys() | self._elsewhere.keys() if self.unserved(campaign))
+    def headings(self) -> Iterator[Heading]:
+        """Those that have calls which need an agent."""
+        own = {heading for headings in self._own.values() for heading in headings}
+        others = {heading for heading, _ in self._elsewhere.values()}
+        return (heading for heading in own | others if self.needing(heading))
 
-    def hear_of_all(self, campaign: CampaignId, live: int, served: int, *, claiming: int) -> None:
-        """So many of its attempts live in all daemons, so many of them have reached an agent; we just claim so many.
+    def hear_of_all(self, heading: Heading, live: int, served: int, *, claiming: int) -> None:
+        """So many attempts of the campaign live in all daemons, so many of them have reached an agent; we just claim so
+        many. The others' are counted for the queue that it dials for now.
 
         Redis counted ours at another instant than we do, which must not look like somebody else's calls to one who is
         alone. But more than ours can have been are somebody's.
         """
-        own = self.own(campaign)
+        own = NOTHING
+        for weight in self._own.get(heading.campaign, {}).values():
+            own = own.plus(weight)
         self.alone = self.alone and live <= own.calls + claiming
         others = 0 if self.alone else max(0, live - served - own.unconnected)
         if others:
-            self._elsewhere[campaign] = others
+            self._elsewhere[heading.campaign] = heading, others
         else:
-            self._elsewhere.pop(campaign, None)
+            self.forget_others(heading.campaign)
+
+    def forget_others(self, campaign: CampaignId) -> None:
+        """It dials for no queue."""
+        self._elsewhere.pop(campaign, None)
+
+    def _own_for(self, heading: Heading) -> Weight:
+        return self._own.get(heading.campaign, {}).get(heading, NOTHING)

@@ -342,6 +342,12 @@ def test_without_due_contacts_it_holds_only_what_is_under_way() -> None:
         assert [answer.originate for answer in plans([idle, campaign(2, priority=1)], FIVE)] == [0, 3]
 
 
+def test_a_campaign_holds_agents_of_the_queue_that_it_dialed_for_before_as_well() -> None:
+    blue = replace(FIVE, name=BLUE, agents=agents("xyz"))
+    asking = [campaign(1, queue=BLUE, unserved=1), campaign(2), campaign(1, due=0, unserved=2)]
+    assert [answer.originate for answer in plans(asking, FIVE, blue)] == [2, 3, 0]
+
+
 def test_a_campaign_whose_trunk_has_no_room_takes_no_agents() -> None:
     rich = campaign(1, priority=100, trunk=OTHER)
     poor = campaign(2, priority=1)

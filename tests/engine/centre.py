@@ -78,6 +78,7 @@ class Caller:
     rung: Person | None = None
     talks_to: Person | None = None
     along: list[Person] = field(default_factory=list)  # whose telephones ring besides
+    again_at: float = 0.0  # nobody is looked for before
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
@@ -96,6 +97,8 @@ class Centre:
         self.knows_milliseconds = True  # QUEUEWAIT is set (since 22.9)
         self.says_who = True  # setinterfacevar
         self.rings_all = False  # strategy=ringall; who was offered the call first answers first
+        self.retry_seconds = 0.0  # so long after it has found nobody for a caller a queue does not look again
+        self.refusal_seconds = 0.0  # from the end of the ring, which the telephone tells, to AgentRingNoAnswer
 
     # --- agents ---
 
@@ -200,9 +203,18 @@ class Centre:
     def _look(self) -> None:
         """Offer whoever waits to whoever is free."""
         for caller in sorted(self.callers.values(), key=lambda one: one.since):
+            if caller.rung or caller.talks_to or self._now() < caller.again_at:
+                continue
             free = [one for one in self.people if caller.queue in one.queues and self._is_free(one)]
-            if caller.rung is None and caller.talks_to is None and free:
+            if free:
                 self._offer(caller, min(free, key=lambda one: one.free_since))
+            else:
+                self._retry_later(caller)
+
+    def _retry_later(self, caller: Caller) -> None:
+        if self.retry_seconds:
+            caller.again_at = self._now() + self.retry_seconds
+            self._later(caller, self.retry_seconds + 0.001, self._look)
 
     def _offer(self, caller: Caller, person: Person) -> None:
         caller.rung = person
@@ -229,8 +241,16 @@ class Centre:
             self._set_state(other, DeviceState.NOT_INUSE)
 
     def _refuse(self, caller: Caller, person: Person) -> None:
+        if self.refusal_seconds:
+            self._set_state(person, DeviceState.NOT_INUSE)
+            self._later(caller, self.refusal_seconds, lambda: self._end_offer(caller, person))
+        else:
+            self._end_offer(caller, person)
+
+    def _end_offer(self, caller: Caller, person: Person) -> None:
         caller.rung = None
         person.free_since = self._now()
+        self._retry_later(caller)
         self._dial(caller, person, "NOANSWER")
         self._tell(Refused(QueueName(caller.queue), caller.channel.id, person.interface, self._clock()))
         self._set_state(person, DeviceState.NOT_INUSE)

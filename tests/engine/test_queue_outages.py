@@ -231,6 +231,23 @@ async def test_who_waits_gets_his_agent_after_a_crash_and_counts_as_unserved_til
         world.check_at_rest(campaign)
 
 
+async def test_whose_offer_ends_while_ami_is_away_needs_an_agent_as_soon_as_it_is_back() -> None:
+    async with World() as world:
+        world.pbx.default, world.centre.retry_seconds = answers(1.0), 5.0
+        world.centre.log_in("Eva", answers_after=None)
+        await queue_campaign(world, 3)
+        daemon = await world.daemon()
+        await world.until(lambda: any(caller.rung for caller in world.centre.callers.values()))
+        await world.sleep(1)
+        assert daemon.manager is not None
+        daemon.manager.lose()
+        await world.until(lambda: not any(caller.rung for caller in world.centre.callers.values()))
+        daemon.manager.connect()
+        await world.sleep(1)
+        assert world.centre.free("green") == {"Eva"}
+        assert len(world.pbx.originates) == 1
+
+
 async def test_who_talks_when_the_daemon_dies_is_followed_and_counted_once() -> None:
     for away in (0.5, 4.0, 30.0):
         async with World() as world:

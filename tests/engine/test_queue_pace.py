@@ -53,13 +53,16 @@ class Judge:
             )
 
     def _unserved(self, calls: Sequence[str]) -> int:
-        centre, served = self.world.centre, {channel for _, channel, _ in self.world.centre.connected}
         return sum(
-            channel.number in calls
-            and id_ not in served
-            and not (id_ in centre.callers and centre.callers[id_].rung)
+            channel.number in calls and self._is_unserved(id_)
             for id_, channel in self.world.pbx.channels.items()
         )
+
+    def _is_unserved(self, channel: str) -> bool:
+        caller = self.world.centre.callers.get(channel)
+        if caller is not None:
+            return caller.rung is None and caller.talks_to is None
+        return all(channel != served for _, served, _ in self.world.centre.connected)
 
 
 async def queue_campaign(
@@ -170,6 +173,50 @@ async def test_what_rings_when_agents_go_rings_on_and_nothing_is_added() -> None
         await world.sleep(4)
         assert len(world.pbx.originates) == 4
         assert (judge.wrong, world.pbx.cut, world.pbx.torn) == ([], [], [])
+
+
+async def test_who_is_offered_to_nobody_any_more_needs_an_agent_though_the_end_is_told_a_moment_later() -> None:
+    """The telephone is idle again some 100 ms before AgentRingNoAnswer; the queue looks for another a while later."""
+    async with World() as world:
+        world.pbx.default, world.centre.refusal_seconds, world.centre.retry_seconds = answers(1.0), 0.1, 5.0
+        world.centre.log_in("Eva", answers_after=None)
+        await queue_campaign(world, numbers(3))
+        judge = judge_of(world, numbers(3))
+        await world.daemon()
+        await world.until(lambda: any(caller.rung for caller in world.centre.callers.values()))
+        await world.sleep(16.0)
+        (caller,) = world.centre.callers.values()
+        assert caller.rung is None and world.centre.free("green") == {"Eva"}
+        assert (len(world.pbx.originates), judge.wrong) == (1, [])
+
+
+async def test_a_caller_who_is_sent_to_a_queue_again_needs_an_agent_again() -> None:
+    flow = {**AGENT, "agent": {**AGENT["agent"], "next": "more"}, "more": AGENT["agent"]}
+    async with World() as world:
+        world.pbx.default, world.centre.retry_seconds = answers(1.0, talks=40.0), 5.0
+        world.centre.rules[QueueName("green")] = Rules(wrap_up_seconds=2.0)
+        world.centre.log_in("Eva", talks=5.0)
+        await queue_campaign(world, numbers(2), flow=flow)
+        judge = judge_of(world, numbers(2))
+        await world.daemon()
+        await world.until(lambda: len(world.centre.connected) == 2)
+        assert len(world.centre.joined) == 2
+        assert (len(world.pbx.originates), judge.wrong) == (1, [])
+
+
+async def test_a_campaign_that_is_given_another_queue_keeps_the_agents_of_the_former_for_its_calls() -> None:
+    async with World() as world:
+        world.pbx.default = answers(5.0)
+        world.centre.log_in("Eva", answers_after=None)
+        world.centre.log_in("Bob", queue="blue")
+        one = await queue_campaign(world, numbers(2))
+        await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        await world.edit(one, endpoint={"type": "queue", "queue": "blue", "boostFactor": 1})
+        two = await queue_campaign(world, numbers(3, first=SECOND_LIST))
+        await world.sleep(3)
+        assert [each.number for each in world.pbx.originates] == numbers(2), "one for Eva, one for Bob"
+        assert (world.limit(one), world.limit(two)) == ("DIALING", "WAITING_AGENTS")
 
 
 async def test_a_queue_that_is_full_of_others_gets_no_calls() -> None:

@@ -356,7 +356,10 @@ class Pbx:
         if other_id and channel_id.lower().startswith(other_id.lower()):
             raise Taken  # the far half is made after the near one
         if technology == "LOCAL":
-            return self._exchange.new_local(channel_id, other_id, number, where.partition("/")[0] or "default")
+            exten, _, context = resource.partition("/")[0].partition("@")  # without its options
+            near = self._exchange.new_local(channel_id, other_id, exten, context or "default")
+            near.dialled = resource
+            return near
         if technology != "PJSIP" or not self._has_contact(where or number):
             raise Unmade
         return self._exchange.new_call(channel_id, where or number, number)

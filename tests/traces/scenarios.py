@@ -202,7 +202,7 @@ async def _through(wire: Wire, context: str, callees: dict[str, str]) -> None:
 
     async def ringing(label: str, dialled: str, far: str) -> str:
         timeout = 6 if label == "rings" else 15
-        call = await wire.call(label, f"Local/{dialled}@{context}", otherChannelId=far, timeout=timeout)
+        call = await wire.call(label, f"Local/{dialled}@{context}/n", otherChannelId=far, timeout=timeout)
         await wire.state(call, "Ringing")
         return call
 
@@ -246,7 +246,7 @@ async def _local(wire: Wire, context: str, callees: dict[str, str]) -> None:
     for label, dialled in callees.items():
         far_halves.append(wire.name(f"far {label}"))
         timeout = 1 if label == "rings" else 15
-        endpoint = f"Local/{dialled}@{context}"
+        endpoint = f"Local/{dialled}@{context}/n"
         calls.append(await wire.call(label, endpoint, otherChannelId=far_halves[-1], timeout=timeout))
     await wire.end(*calls, *far_halves)
 
@@ -303,10 +303,10 @@ async def local_hung_up_by_us(wire: Wire) -> None:
     await _watch(wire, WATCHED)
     far_rings, far_talks = wire.name("far rings"), wire.name("far talks")
     rings = await wire.ring(
-        "rings", f"Local/{number.rings_out(wire.serial)}@from-internal", otherChannelId=far_rings
+        "rings", f"Local/{number.rings_out(wire.serial)}@from-internal/n", otherChannelId=far_rings
     )
     talks = await wire.answered(
-        "talks", f"Local/{number.stays(0.2, wire.serial)}@from-internal", otherChannelId=far_talks
+        "talks", f"Local/{number.stays(0.2, wire.serial)}@from-internal/n", otherChannelId=far_talks
     )
     await wire.hang_up(rings, "no_answer")
     await wire.hang_up(talks)
@@ -318,7 +318,7 @@ async def local_without_a_name_for_its_far_half(wire: Wire) -> None:
     """Asterisk derives an id; and a context that does not exist ends by itself."""
     busy = number.rejects(486, 0.2, wire.serial)
     calls = [
-        await wire.call("busy", f"Local/{busy}@from-internal"),
+        await wire.call("busy", f"Local/{busy}@from-internal/n"),
         await wire.call("nowhere", "Local/1@no-such-context"),
     ]
     await wire.end(*calls)

@@ -149,7 +149,8 @@ async def dispose_call(
 ) -> Response:
     """The agent's disposition, for a call that has reached one. Until his wrap-up ends (at most 60 s) it is the
     extStatus of the result and chooses the reschedule rule (PENDING); later it amends the result, and what followed
-    for the number stays (AMENDED). The last one counts; the same one again changes nothing.
+    for the number stays (AMENDED). The last one counts; the same one again changes nothing. Of a call that waits it is
+    taken, and dropped if no agent takes the call.
 
     Results that are archived (after `[results] keep_days`) are not amended any more.
     """

@@ -77,9 +77,7 @@ class Settler:
             return  # the next start settles it
         disposition = await self._disposition(attempt) if attempt.call.was_connected else None
         while True:
-            result = outcome(attempt.call, attempt.said)
-            if disposition is not None:
-                result = replace(result, ext_status=disposition)
+            result = _with_word(attempt, outcome(attempt.call, attempt.said), disposition)
             following = self._after(attempt, result)
             kind = await self._write(attempt, result, following, disposition)
             if kind is not SettleKind.CHANGED:
@@ -224,6 +222,17 @@ def after(
             return RedialAt(Due(contact, decision.counts), decision.at.timestamp())
         case reschedule.Close():
             return Closed()
+
+
+def _with_word(attempt: Attempt, result: Outcome, disposition: str | None) -> Outcome:
+    """The agent's word goes before the flow's. Whom no agent had, none can speak of: it was meant for another call, or
+    says who let his telephone ring."""
+    if disposition is None:
+        return result
+    if not attempt.call.was_connected:
+        _log.warning("disposition of no agent dropped", attempt=attempt.id, ext_status=disposition)
+        return result
+    return replace(result, ext_status=disposition)
 
 
 def item(attempt: Attempt, result: Outcome) -> dict[str, object]:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from dialer_engine.core.model import AttemptId, CampaignId, QueueName, Trunk, TrunkName
+from dialer_engine.core.model import CampaignId, QueueName, Trunk, TrunkName
 from dialer_engine.core.told import Rules
-from dialer_engine.engine.attendant import MOST_DISPOSITIONS
 from dialer_engine.ivr import ENQUEUE_RETRY_SECONDS
 from tests.engine.fate import Fate
 from tests.engine.pbx import BUSY, answers
@@ -32,7 +31,6 @@ SURVEYED = {
     **BYE,
 }
 STAYS = answers(1.0)
-AGAIN = [rule("TERMINATED", after=1, extStatus="AGAIN")]
 
 
 def wraps_up(world: World, seconds: float, queue: str = "green") -> None:
@@ -412,63 +410,6 @@ async def test_a_campaign_for_telephones_may_lead_to_a_queue_without_any_ami() -
         assert result["queue"]["talkSeconds"] == pytest.approx(6.0, abs=0.1)
 
 
-TWO_QUEUES = {
-    "agent": {"type": "queue", "timeout": 5, "next": "second"},
-    "second": {"type": "queue", "queue": "blue", "next": "bye"},
-    **BYE,
-}
-
-
-async def test_the_word_of_a_second_queues_agent_chooses_the_rule() -> None:
-    """AMI is lost while he talks: that his talk has ended is known, that the one before has is not what counts."""
-    async with World() as world:
-        world.pbx.default = answers(1.0, talks=15.0)
-        for queue in ("green", "blue"):
-            wraps_up(world, 10, queue)
-        world.centre.log_in("Eva", talks=5.0)
-        world.centre.log_in("Jan", queue="blue", talks=None)
-        campaign = await queue_campaign(world, 1, flow=TWO_QUEUES, rules=AGAIN)
-        daemon = await world.daemon()
-        assert daemon.manager is not None
-        await world.until(lambda: len(world.centre.connected) == 2)
-        daemon.manager.lose()
-        await world.until(lambda: not world.pbx.channels)
-        await world.sleep(3)
-        assert await dispose(world, world.centre.connected[0][1], "AGAIN") == "PENDING", "Jan wraps up"
-        await world.until(lambda: world.results(campaign))
-        result = world.results(campaign)[0]
-        assert said(result) == ("TERMINATED", "AGAIN", "Jan")
-        assert (result["queue"]["name"], result["queue"]["talkSeconds"]) == (
-            "blue",
-            pytest.approx(9.9, abs=0.1),
-        )
-
-
-async def test_the_word_of_an_agent_to_whom_another_one_has_passed_the_call_chooses_the_rule() -> None:
-    """AMI tells of his end a moment after ARI does."""
-    async with World() as world:
-        world.pbx.default = answers(1.0, talks=15.0)
-        wraps_up(world, 0)
-        wraps_up(world, 10, "blue")
-        world.centre.log_in("Eva", talks=None)
-        (jan,) = world.centre.log_in("Jan", queue="blue", talks=None)
-        campaign = await queue_campaign(world, 1, rules=AGAIN)
-        daemon = await world.daemon()
-        assert daemon.manager is not None
-        daemon.manager.late_seconds = 0.05
-        await world.until(lambda: world.centre.connected)
-        await world.sleep(3)
-        _, attempt, _ = world.centre.connected[0]
-        world.centre.pass_on(attempt, jan, "blue")
-        await world.until(lambda: not world.pbx.channels)
-        await world.sleep(3)
-        assert await dispose(world, attempt, "AGAIN") == "PENDING", "Jan wraps up"
-        await world.until(lambda: world.results(campaign))
-        result = world.results(campaign)[0]
-        assert said(result) == ("TERMINATED", "AGAIN", "Jan")
-        assert result["queue"]["talkSeconds"] == pytest.approx(12.0, abs=0.2)
-
-
 # --- a dialplan that just hangs up ---
 
 
@@ -513,172 +454,7 @@ async def test_who_gives_up_in_freepbx_is_lost(patience: float) -> None:
         assert said(await freepbx(world, answers(1.0, talks=patience))) == ("RS_LOST", None, None)
 
 
-# --- what the agent says ---
-
-
-async def dispose(world: World, attempt: str, ext_status: str) -> str:
-    return await world.store.calls.dispose(AttemptId(attempt), ext_status, by="eva", now=world.epoch())
-
-
-@pytest.mark.parametrize("door", ["api", "ami"])
-@pytest.mark.parametrize("when", [2.0, 9.0], ids=["while they talk", "while he wraps up"])
-async def test_what_the_agent_says_before_his_wrap_up_ends_chooses_the_rule(door: str, when: float) -> None:
-    async with World() as world:
-        world.pbx.default = STAYS
-        wraps_up(world, 10)
-        world.centre.log_in("Eva", talks=5.0)
-        campaign = await queue_campaign(world, 1, rules=AGAIN)
-        await world.daemon()
-        await world.until(lambda: world.centre.connected)
-        at, attempt, _ = world.centre.connected[0]
-        await world.sleep(at + when - world.at)
-        if door == "api":
-            assert await dispose(world, attempt, "AGAIN") == "PENDING"
-        else:
-            world.centre.user_event(attempt, "AGAIN")
-        await world.sleep(at + 14.5 - world.at)
-        assert world.results(campaign) == [], "his wrap-up is not over"
-        await world.completed(campaign)
-        first, second = world.results(campaign)
-        assert said(first) == ("TERMINATED", "AGAIN", "Eva")
-        assert said(second) == ("TERMINATED", None, "Eva")
-        assert seconds(first, "endedAt", "endedAt") == 0
-        assert len(world.pbx.originates) == 2
-
-
-async def test_what_he_says_later_amends_the_result() -> None:
-    async with World() as world:
-        world.pbx.default = STAYS
-        wraps_up(world, 5)
-        world.centre.log_in("Eva", talks=5.0)
-        campaign = await queue_campaign(world, 1, rules=AGAIN)
-        await world.daemon()
-        result = await only_result(world, campaign)
-        assert await dispose(world, result["attempt"], "AGAIN") == "AMENDED"
-        await world.sleep(20)
-        assert len(world.pbx.originates) == 1
-        (item,) = (await world.store.results.read(campaign)).items
-        assert item["extStatus"] == "AGAIN"
-
-
-async def test_without_wrap_up_nothing_is_held_and_never_for_more_than_a_minute() -> None:
-    for wrap_up, least, most in ((0, 0.0, 0.5), (300, 59.0, 61.5)):
-        async with World() as world:
-            world.pbx.default = STAYS
-            wraps_up(world, wrap_up)
-            world.centre.log_in("Eva", talks=5.0)
-            campaign = await queue_campaign(world, 1)
-            await world.daemon()
-            await world.until(lambda: world.results(campaign), within=100)  # noqa: B023
-            ended = datetime.fromisoformat(world.results(campaign)[0]["endedAt"])
-            assert least <= (world.now() - ended).total_seconds() <= most
-
-
-async def test_the_flow_is_overruled_by_the_agent() -> None:
-    async with World() as world:
-        world.pbx.default = answers(1.0, keys=[(9.0, "1")])
-        world.centre.log_in("Eva", talks=6.0)
-        campaign = await queue_campaign(world, 1, flow=SURVEYED)
-        await world.daemon()
-        await world.until(lambda: world.centre.connected)
-        await dispose(world, world.centre.connected[0][1], "SOLD")
-        assert said(await only_result(world, campaign)) == ("TERMINATED", "SOLD", "Eva")
-
-
-async def test_a_word_that_comes_while_the_result_is_written_is_not_lost() -> None:
-    async with World() as world:
-        number = numbers(1)[0]
-        world.pbx.callees[number] = answers(1.0, talks=3.0)
-        (eva,) = world.centre.log_in("Eva")
-        campaign = await queue_campaign(world, 1)
-        daemon = await world.daemon()
-        await world.until(lambda: world.pbx.originates)
-        world.centre.pause(eva)
-        await world.until(lambda: world.centre.waiting("green"))
-        daemon.redis.away = True
-        await world.until(lambda: not world.pbx.channels)
-        (attempt,) = world.live()
-        assert await dispose(world, attempt, "AGAIN") == "PENDING"
-        daemon.redis.away = False
-        assert said(await only_result(world, campaign)) == ("RS_LOST", "AGAIN", None)
-
-
-async def test_nonsense_that_is_called_a_disposition_harms_nobody() -> None:
-    async with World() as world:
-        world.pbx.default = STAYS
-        world.centre.log_in("Eva", talks=6.0)
-        campaign = await queue_campaign(world, 1)
-        await world.daemon()
-        await world.until(lambda: world.centre.connected)
-        attempt = world.centre.connected[0][1]
-        for id_, word in ((attempt, "no word"), ("a999", "SOLD"), ("a b\x7f", "SOLD"), (attempt, "x" * 200)):
-            world.centre.user_event(id_, word)
-        for n in range(MOST_DISPOSITIONS + 100):
-            world.centre.user_event(f"b{n:09}", "SOLD")
-        await world.sleep(1)
-        world.centre.user_event(attempt, "SOLD")
-        assert said(await only_result(world, campaign)) == ("TERMINATED", "SOLD", "Eva")
-        assert len([one for one in world.log if one["event"] == "disposition dropped"]) == 103
-
-
-async def test_his_last_word_counts_though_redis_was_away_at_the_one_before() -> None:
-    async with World() as world:
-        world.pbx.default = STAYS
-        wraps_up(world, 20)
-        world.centre.log_in("Eva", talks=5.0)
-        campaign = await queue_campaign(world, 1, rules=AGAIN)
-        daemon = await world.daemon()
-        await world.until(lambda: world.centre.connected)
-        attempt = world.centre.connected[0][1]
-        daemon.redis.away = True
-        world.centre.user_event(attempt, "AGAIN")
-        await world.sleep(0.3)
-        daemon.redis.away = False
-        world.centre.user_event(attempt, "SOLD")
-        assert said(await only_result(world, campaign)) == ("TERMINATED", "SOLD", "Eva")
-
-
-async def test_words_that_follow_each_other_fast_are_written_in_their_order() -> None:
-    async with World() as world:
-        world.pbx.default = STAYS
-        world.centre.log_in("Eva", talks=6.0)
-        campaign = await queue_campaign(world, 1)
-        await world.daemon()
-        await world.until(lambda: world.centre.connected)
-        for word in ("no word", "AGAIN", "x" * 200, "SOLD", "CALLBACK"):
-            world.centre.user_event(world.centre.connected[0][1], word)
-            await world.sleep(0.0005)
-        assert said(await only_result(world, campaign)) == ("TERMINATED", "CALLBACK", "Eva")
-
-
-@pytest.mark.parametrize("end", ["kill", "drain"])
-async def test_a_result_that_is_held_when_the_daemon_ends_is_written_by_the_next_one(end: str) -> None:
-    async with World() as world:
-        world.pbx.default = STAYS
-        wraps_up(world, 20)
-        world.centre.log_in("Eva", talks=5.0)
-        campaign = await queue_campaign(world, 1, rules=AGAIN)
-        first = await world.daemon()
-        await world.until(lambda: world.centre.connected)
-        await world.until(lambda: not world.pbx.channels)
-        await world.sleep(3)
-        (attempt,) = world.live()
-        ended_at = world.at
-        if end == "drain":
-            first.fate.inside(first.engine.drain, 2.0)
-            await world.until(first.task.done)
-            assert world.at < ended_at + 4
-        await first.kill()
-        assert await dispose(world, attempt, "AGAIN") == "PENDING"
-        await world.daemon()
-        await world.sleep(8)
-        assert world.results(campaign) == []
-        await world.completed(campaign)
-        assert [said(result) for result in world.results(campaign)] == [
-            ("TERMINATED", "AGAIN", "Eva"),
-            ("TERMINATED", None, "Eva"),
-        ]
-        assert world.results(campaign)[0]["queue"]["talkSeconds"] == pytest.approx(5.0, abs=0.1)
+# --- a PBX that dies ---
 
 
 async def test_a_pbx_that_dies_under_a_talk_is_told() -> None:

@@ -257,7 +257,7 @@ class Call:
             self.checked_at = at
         elif event is Event.ENTERED and self.is_away:
             self.back_at = at
-        elif event is Event.LEFT:
+        elif event in (Event.LEAVING, Event.LEFT):
             self.queue_timed_out = False  # that was another queue's time
 
     def _take_codes(self, cause: int | None, sip_code: int | None, dial_status: str | None) -> None:

@@ -137,6 +137,11 @@ def test_no_sip_code_is_without_a_row(code: int) -> None:
         # answered, in the queue or on its way there
         (ended(*UP, Event.LEFT), Flow(), (Status.RS_LOST, None)),
         (ended(*UP, Event.LEAVING), Flow(), (Status.RS_LOST, None)),
+        (
+            ended(*UP, Event.LEFT, Event.QUEUE_TIMED_OUT, Event.ENTERED, Event.LEAVING),
+            Flow(),
+            (Status.RS_LOST, None),
+        ),
         (ended(*UP, Event.LEAVING), Flow(failed="no orders taken"), (Status.RS_LOST, None)),
         (call(*UP, Event.LEAVING, Event.PBX_LOST), Flow(), (Status.RS_ERROR, "PBX_LOST")),
         (ended(*UP, Event.LEFT), Flow("VIP", completed=True), (Status.RS_LOST, "VIP")),

@@ -22,16 +22,20 @@ _log = log.get("ami")
 
 
 class QueueRules:
-    """`overrides` are the configuration's [queues]; what they leave open is read, and again when it is old."""
+    """Of the configuration's [queues], whatever their case; what they leave open is read, and again when it is old."""
 
     def __init__(self, overrides: Mapping[str, QueueSettings], good_for_seconds: float) -> None:
-        self.overrides = dict(overrides)
+        self.take(overrides)
         self._good_for_seconds = good_for_seconds
         self._found: dict[QueueName, Rules] = {}
         self._read_at: dict[QueueName, float] = {}
         self._shared_last_call = UNREAD.shared_last_call
         self._may_read = True
         self._said: set[str] = set()
+
+    def take(self, overrides: Mapping[str, QueueSettings]) -> None:
+        """The configuration's, as it is from now on."""
+        self._overrides = {name.lower(): each for name, each in overrides.items()}
 
     def forget(self) -> None:
         """Asterisk has read its configuration again, or is another one: read all with the next snapshot."""
@@ -78,14 +82,14 @@ class QueueRules:
         self._found[queue] = found
 
     def _is_due(self, queue: QueueName, now: float) -> bool:
-        override = self.overrides.get(queue)
+        override = self._overrides.get(queue.lower())
         if override and override.wrap_up_seconds is not None and override.ring_in_use is not None:
             return False
         return queue not in self._read_at or now - self._read_at[queue] >= self._good_for_seconds
 
     def _of(self, queue: QueueName) -> Rules:
         read = self._found.get(queue, UNREAD)
-        override = self.overrides.get(queue)
+        override = self._overrides.get(queue.lower())
         wrap_up = override.wrap_up_seconds if override else None
         ring_in_use = override.ring_in_use if override else None
         return Rules(

@@ -252,7 +252,7 @@ class Floor:
 
     def state(self, queue: QueueName, now: datetime) -> QueueState | None:
         """None: there is no such queue."""
-        place = self._queues.get(queue)
+        place = self._queues.get(self.spelt(queue))
         if place is None:
             return None
         if place.state is None or not place.since <= now < place.until:
@@ -288,9 +288,16 @@ class Floor:
 
     def wrap_up_ends_at(self, queue: QueueName, interface: str, ended_at: datetime) -> datetime:
         """When the wrap-up of this member after a call that ended then is over."""
+        queue = self.spelt(queue)
         member = self._member(queue, interface)
         own = member.told.wrap_up_seconds if member else 0.0
         return ended_at + timedelta(seconds=own or self._rules_of(queue).wrap_up_seconds)
+
+    def spelt(self, queue: QueueName) -> QueueName:
+        """As Asterisk spells it, which finds its queues whatever the case."""
+        if queue in self._queues:
+            return queue
+        return next((known for known in self._queues if known.lower() == queue.lower()), queue)
 
     @property
     def queues(self) -> Set[QueueName]:

@@ -137,10 +137,12 @@ class Desk:
         """The member's name; of one that is known by his telephone only (Local/1001@from-queue), as well."""
         if interface is None:
             return None
+        floor = self.agents.floor
+        spelt = floor.spelt(QueueName(queue))
         found = (
             member.name
-            for member in self.agents.floor.members
-            if member.queue == queue and member.interface.removesuffix("/n") == interface.removesuffix("/n")
+            for member in floor.members
+            if member.queue == spelt and member.interface.removesuffix("/n") == interface.removesuffix("/n")
         )
         return next(found, interface)
 

@@ -263,6 +263,13 @@ def test_when_the_engine_may_settle() -> None:
     assert of.wrap_up_ends_at(GREEN, BERT, NOW) == at(9)
     assert of.wrap_up_ends_at(GREEN, "nobody", NOW) == at(5)
     assert of.wrap_up_ends_at(BLUE, ANNA, NOW) == NOW
+    assert of.wrap_up_ends_at(QueueName("Green"), BERT, NOW) == at(9)
+
+
+def test_a_queue_is_found_whatever_the_case_as_asterisk_finds_it() -> None:
+    of = floor(member(), joined("c1"))
+    assert of.state(QueueName("GREEN"), NOW) == of.state(GREEN, NOW)
+    assert (of.spelt(QueueName("Green")), of.spelt(BLUE)) == (GREEN, BLUE)
 
 
 # --- offers

@@ -148,6 +148,9 @@ class Centre:
 
     def enter(self, channel: Channel, context: str, queue: str) -> None:
         """Queue() begins for a channel."""
+        queue = next(
+            (one for person in self.people for one in person.queues if one.lower() == queue.lower()), queue
+        )
         returns = context == RETURNS
         channel.variables |= {"QUEUESTATUS": "", "QUEUEWAIT": "", "ANSWEREDTIME_MS": ""}
         if queue in self.turned_away:

@@ -270,6 +270,22 @@ async def test_without_any_ami_a_campaign_for_a_queue_waits() -> None:
         assert world.pbx.originates == []
 
 
+async def test_a_queue_is_found_whatever_the_case_as_asterisk_finds_it() -> None:
+    async with World() as world:
+        world.pbx.default = answers(1.0)
+        world.centre.rules[QueueName("Green")] = Rules(wrap_up_seconds=3.0)
+        world.centre.log_in("Eva", queue="Green")
+        one = await queue_campaign(world, numbers(1), queue="green")
+        two = await queue_campaign(world, numbers(1, first=SECOND_LIST), queue="GREEN")
+        await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        await world.sleep(0.5)
+        assert len(world.pbx.originates) == 1, "Eva is one agent"
+        await world.completed(one)
+        await world.completed(two)
+        assert [result["agent"] for each in (one, two) for result in world.results(each)] == ["Eva", "Eva"]
+
+
 async def test_a_queue_that_the_pbx_does_not_have_is_waited_for() -> None:
     async with World() as world:
         world.centre.log_in("Eva")

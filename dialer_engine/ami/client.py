@@ -1,7 +1,7 @@
 """The AMI client: queues and agents as Asterisk has them now, or the knowledge that we do not know.
 
     connect -> log in -> ping -> snapshot -> settings -> fence -> the view is exact
-                          every second     every 20 s and after a reload, a doubt, a reconnect
+                          every second     every 20 s and after a reload, a doubt, a reconnect, a drift
 
 Events are applied as they come, from the login on. Rows of a snapshot are written by another thread of Asterisk than
 events, so they are gathered aside, together with the events that come among them. An event of our own (the fence)
@@ -90,6 +90,7 @@ class Ami:
         self._why_not: str | None = None
         self._again = asyncio.Event()
         self._doubts = 0
+        self._has_drifted = False  # at the last look
         self._fed = 0
         self._said: set[str] = set()
         self._snapshot: _Snapshot | None = None
@@ -111,7 +112,7 @@ class Ami:
 
     def take(self, rules: Mapping[str, QueueSettings]) -> None:
         """The configuration's [queues] as they are from now on."""
-        self._rules.overrides = dict(rules)
+        self._rules.take(rules)
         self._apply_rules()
 
     # one connection after the other
@@ -286,7 +287,9 @@ class Ami:
     async def _keep_exact(self, wire: Wire) -> NoReturn:
         while True:
             self._again.clear()
-            await self._resync(wire)
+            self._has_drifted = await self._resync(wire)
+            if self._has_drifted:
+                self._again.set()  # what its queues tell comes late or not at all: until nothing differs we ask
             try:
                 async with asyncio.timeout(self._patience.resync_seconds):
                     await self._again.wait()
@@ -294,7 +297,8 @@ class Ami:
                 continue
             await asyncio.sleep(self._patience.ping_seconds)  # no more often, whatever is told
 
-    async def _resync(self, wire: Wire) -> None:
+    async def _resync(self, wire: Wire) -> bool:
+        """Was the view that was exact another than what Asterisk has?"""
         snapshot = self._snapshot = _Snapshot(self._clock, self._pbx_clock)
         doubts, was_exact = self._doubts, self._is_exact
         try:
@@ -311,12 +315,15 @@ class Ami:
         self._count("resync")
         if snapshot.malformed:
             self._count("malformed", snapshot.malformed)
-        if drift and was_exact:
+        has_drifted = drift > 0 and was_exact
+        if has_drifted:
             self._count("drift", drift)
-            _log.warning("queues had drifted", rows=drift)
+            if not self._has_drifted:
+                _log.warning("queues had drifted", rows=drift)
         if doubts == self._doubts:
             self._set_exact(True)
         self._stir()
+        return has_drifted
 
     async def _pass_fence(self, wire: Wire) -> None:
         """Wait for an event of our own: those that were before it in AMI's queue have come, too."""

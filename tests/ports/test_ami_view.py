@@ -419,6 +419,21 @@ async def test_what_changed_without_a_word_is_mended_and_counted() -> None:
         assert listener.is_exact
 
 
+async def test_while_events_are_lost_the_view_is_compared_again_and_again_until_nothing_differs() -> None:
+    with capture_logs() as logs:
+        async with centre(ANNA, patience=QUIET) as (server, listener):
+            server.members[GREEN, ANNA] = member(Status=2)
+            server.say(event("Reload", Module="app_queue"))  # it is long till the next look
+            await listener.until(lambda: listener.free() == set())
+            for status, free in ((1, {ANNA}), (2, set()), (1, {ANNA})):
+                server.members[GREEN, ANNA] = member(Status=status)
+                await listener.until(lambda free=free: listener.free() == free)  # type: ignore[misc]
+            resyncs = listener.ami.counts["resync"]
+            await asyncio.sleep(0.5)
+            assert (listener.ami.counts["resync"], listener.ami.counts["drift"]) == (resyncs + 1, 4)
+    assert len([line for line in logs if line["event"] == "queues had drifted"]) == 1
+
+
 async def test_events_that_our_own_has_overtaken_are_no_drift() -> None:
     """Asterisk hands UserEvent to AMI at once, and what its queues tell by way of a thread of its own."""
     async with centre(ANNA, BERT) as (server, listener):

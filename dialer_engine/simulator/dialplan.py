@@ -122,18 +122,34 @@ def auto_answer(exchange: Exchange, leg: Channel) -> None:
     if is_telephone and attempt:
         leg.headers[ATTEMPT_HEADER] = attempt
         exchange.step(leg, 5, "Set", f"PJSIP_HEADER(add,{ATTEMPT_HEADER})={attempt}")
-        said = f"DIALER_ATTEMPT_{leg.endpoint.removeprefix('PJSIP/')}"
-        exchange.step(leg, 6, "Set", f"GLOBAL({said})={attempt}")
-        exchange.globals[said] = attempt
-    exchange.step(leg, 7, "Return")
+    exchange.step(leg, 6, "Return")
     exchange.set_variable(leg, "ARGC", "")
     exchange.set_variable(leg, "GOSUB_RETVAL", "")
 
 
+def connected(exchange: Exchange, leg: Channel) -> None:
+    """dialer-connected, when an agent's telephone was answered."""
+    attempt, before = leg.variables.get("DIALER_ATTEMPT", ""), Place(leg.context, leg.exten, leg.priority)
+    is_telephone = leg.other is None
+    exchange.set_variable(leg, "LOCAL(ARGC)", "0")
+    leg.context, leg.exten = "dialer-connected", "s"
+    exchange.step(leg, 1, "GotoIf", f"{int(not is_telephone or attempt == '')}?over")
+    if is_telephone and attempt:
+        had = f"DIALER_ATTEMPT_{leg.endpoint.removeprefix('PJSIP/')}"
+        exchange.step(leg, 2, "Set", f"GLOBAL({had})={attempt}")
+        exchange.globals[had] = attempt
+    exchange.step(leg, 3, "Return")
+    exchange.set_variable(leg, "ARGC", "")
+    exchange.set_variable(leg, "GOSUB_RETVAL", "")
+    leg.context, leg.exten, leg.priority = before.context, before.exten, before.priority
+
+
 def from_queue(exchange: Exchange, channel: Channel) -> Steps:
     exten = channel.exten
-    exchange.step(channel, 1, "Dial", f"PJSIP/{exten},20,b(dialer-auto-answer^s^1)")
-    status = yield from dial(exchange, channel, exten, exten, 20, before_dial=auto_answer)
+    exchange.step(channel, 1, "Dial", f"PJSIP/{exten},20,b(dialer-auto-answer^s^1)U(dialer-connected)")
+    status = yield from dial(
+        exchange, channel, exten, exten, 20, before_dial=auto_answer, when_answered=connected
+    )
     if status != "ANSWER":
         exchange.step(channel, 2, "Hangup")
     return None
@@ -224,8 +240,9 @@ def places_of_queues(queueing: Queueing) -> Places:
         exchange.step(channel, 1, "Set", "QUEUESTATUS=")
         exchange.set_variable(channel, "QUEUESTATUS", "")
         timeout = channel.variables.get("DIALER_QUEUE_TIMEOUT", "")
-        exchange.step(channel, 2, "Queue", f"{channel.exten},cb(dialer-auto-answer^s^1),,,{timeout}")
-        options = Options(_seconds(timeout), goes_on=True, before_dial=auto_answer)
+        arguments = f"{channel.exten},cb(dialer-auto-answer^s^1),,,{timeout},,dialer-connected"
+        exchange.step(channel, 2, "Queue", arguments)
+        options = Options(_seconds(timeout), goes_on=True, before_dial=auto_answer, when_answered=connected)
         yield from queueing.run(channel, channel.exten, options)
         app, status = channel.variables.get("DIALER_APP", ""), channel.variables["QUEUESTATUS"]
         exchange.step(channel, 3, "GotoIf", f"{int(app == '')}?over")

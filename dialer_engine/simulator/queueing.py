@@ -28,12 +28,13 @@ EMPTIED = ("ANSWEREDTIME", "ANSWEREDTIME_MS", "DIALEDTIME", "DIALEDTIME_MS", "QU
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What Queue() is given. `goes_on` (c): a channel does not end with its agent's call. `before_dial` (b) is run on
-    the agent's leg."""
+    """What Queue() is given. `goes_on` (c): a channel does not end with its agent's call. `before_dial` (b) and
+    `when_answered` (the last argument) are run on the agent's leg."""
 
     timeout: int | None = None
     goes_on: bool = False
     before_dial: Handler | None = None
+    when_answered: Handler | None = None
 
 
 class Queueing:
@@ -107,6 +108,8 @@ class Queueing:
             told = yield from self._answered(leg, member, until)
             rang = exchange.now - began_at
             if told == ANSWERED:
+                if options.when_answered is not None:
+                    options.when_answered(exchange, leg)
                 yield from self._talk(caller, member, leg, int(rang + CLOCK_SECONDS))
                 return
             seconds = round(rang) if told is None else int(exchange.now) - int(began_at)

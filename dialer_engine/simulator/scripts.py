@@ -100,9 +100,10 @@ def dial(
     timeout_seconds: float,
     *,
     before_dial: Handler | None = None,
+    when_answered: Handler | None = None,
 ) -> Generator[float, Any, str]:
-    """Dial(): until it is over; its DIALSTATUS. The cause is left on the channel, as HANGUPCAUSE. `before_dial` is its
-    option b: run on the new leg."""
+    """Dial(): until it is over; its DIALSTATUS. The cause is left on the channel, as HANGUPCAUSE. `before_dial` and
+    `when_answered` are its options b and U: run on the new leg."""
     for name in DIAL_VARIABLES:
         exchange.set_variable(channel, name, "")
     leg = exchange.new_call(exchange.new_id(), trunk, number)
@@ -118,6 +119,8 @@ def dial(
     exchange.invite(leg, leg.dialled)
     try:
         answered = yield from _ringing(exchange, leg, timeout_seconds)
+        if answered and when_answered is not None:
+            when_answered(exchange, leg)
         if answered:
             yield from bridged(exchange, channel, leg)
     except HungUp:

@@ -454,7 +454,7 @@ exten => _[a-z].,1,Queue(${EXTEN},t,,,4)
 
 ; a queue's members as FreePBX makes them: Local/1001@from-queue/n with the hint of the extension
 [from-queue]
-exten => _XXXX,1,Dial(PJSIP/${EXTEN},20,b(dialer-auto-answer^s^1))
+exten => _XXXX,1,Dial(PJSIP/${EXTEN},20,b(dialer-auto-answer^s^1)U(dialer-connected))
  same => n,Hangup()
 
 [ext-local]

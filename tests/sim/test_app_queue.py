@@ -473,6 +473,18 @@ def test_an_agent_says_how_it_was_from_his_own_telephone() -> None:
     assert len(office.at("UserEvent")) == 1
 
 
+def test_what_he_says_while_the_next_call_rings_is_of_the_one_that_he_has_had() -> None:
+    office = Office(agent(2001, says="2", answers_after=(3.0, 3.0), talks=(2.0, 2.0)))
+    had = office.queue()
+    office.run(4.1)
+    office.queue()
+    office.run(2)
+    (said,) = office.told.of("UserEvent")
+    (_, rings), (at,) = office.at("AgentCalled"), office.at("UserEvent")
+    assert rings < at < rings + 3
+    assert said["Uniqueid"] == had
+
+
 def test_speed_is_of_agents_and_not_of_the_queue() -> None:
     office = Office(agent(2001, "green", answers_after=(4.0, 4.0), talks=(10.0, 10.0)), speed=4)
     office.queue("green")

@@ -112,14 +112,16 @@ class Link:
         """
         try:
             async with self._server.listener() as pubsub:
-                await pubsub.subscribe(channel)
+                async with self._server.in_time():
+                    await pubsub.subscribe(channel)
                 silent = False
                 while True:
                     message = await pubsub.get_message(timeout=LISTEN_SECONDS)
                     if message is None:  # silence: is the other end still there?
                         if silent:
                             raise Unavailable("redis", "it does not answer a ping")
-                        await pubsub.ping()
+                        async with self._server.in_time():
+                            await pubsub.ping()
                     elif message["type"] in ("subscribe", "message"):
                         yield message["data"] if message["type"] == "message" else ""
                     silent = message is None

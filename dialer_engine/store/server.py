@@ -34,10 +34,15 @@ _pack = cast(
 
 
 class Server:
-    """For one who asks at a time, and any number who listen."""
+    """For one who asks at a time, and any number who listen.
 
-    def __init__(self, client: Redis, timeout_seconds: float) -> None:
+    `listening` has no socket_timeout: with one, redis-py sends by asyncio.wait_for, which until Python 3.12 swallows a
+    cancel that comes when the sending is done, and a listener would listen for ever.
+    """
+
+    def __init__(self, client: Redis, listening: Redis, timeout_seconds: float) -> None:
         self.client = client
+        self._listening = listening
         self._timeout_seconds = timeout_seconds
         self._connection: Connection | None = None
 
@@ -49,7 +54,7 @@ class Server:
         """
         connection = await self._connected()
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with self.in_time():
                 await connection.send_packed_command(b"".join(map(_packed, commands)), check_health=False)
                 return [await self._reply(connection, str(command[0])) for command in commands]
         except BaseException as error:
@@ -78,10 +83,15 @@ class Server:
             return error
 
     def listener(self) -> PubSub:
-        return self.client.pubsub()
+        """Its orders have no deadline but the caller's: see `in_time`."""
+        return self._listening.pubsub()
+
+    def in_time(self) -> asyncio.Timeout:
+        return asyncio.timeout(self._timeout_seconds)
 
     async def aclose(self) -> None:
         await self.client.aclose()
+        await self._listening.aclose()
 
 
 def _packed(command: Command) -> bytes:
@@ -99,24 +109,28 @@ def connect(url: str, timeout_seconds: float) -> Server:
 
     Raises ConfigError. Writes are never retried by the client: a lost reply does not mean "not done".
     """
+    try:
+        asking, listening = (_client(url, timeout_seconds, each) for each in (timeout_seconds, None))
+    except ValueError as error:
+        raise ConfigError([Problem("redis.url", str(error))]) from error
+    return Server(asking, listening, timeout_seconds)
+
+
+def _client(url: str, timeout_seconds: float, socket_timeout: float | None) -> Redis:
     options: dict[str, Any] = {
         "decode_responses": True,
         "encoding_errors": "replace",  # rows come from any program; a broken one is refused, not fatal
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
-        "socket_timeout": timeout_seconds,
+        "socket_timeout": socket_timeout,
         "socket_connect_timeout": timeout_seconds,
     }
-    try:
-        if url.startswith("redis+sentinel://"):
-            return Server(_sentinel(url, options), timeout_seconds)
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=CONNECTIONS, timeout=timeout_seconds, **options
-        )
-    except ValueError as error:
-        raise ConfigError([Problem("redis.url", str(error))]) from error
-    return Server(Redis.from_pool(pool), timeout_seconds)
+    if url.startswith("redis+sentinel://"):
+        return _sentinel(url, options)
+    return Redis.from_pool(
+        BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=timeout_seconds, **options)
+    )
 
 
 def _sentinel(url: str, options: dict[str, Any]) -> Redis:

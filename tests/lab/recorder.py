@@ -383,8 +383,10 @@ class _Bench:
             instants.update(each.available.changes(begin, end), each.waiting.changes(begin, end))
         for calls in self._before:
             calls[:] = [(one, steps) for one, steps in calls if not steps.remains(False, begin)]
-            for _, steps in calls:
+            for one, steps in calls:
                 instants.update(steps.changes(begin, end))
+                if one.ended_at is not None and begin < one.ended_at <= end:
+                    instants.add(one.ended_at)
         margins = [(at, self._margin(place, at)) for at in sorted(instants)]
         best, margin = max(margins, key=lambda pair: (pair[1], pair[0]))
         held_until = [  # each margin holds until the next instant
@@ -402,8 +404,13 @@ class _Bench:
         )
 
     def _unserved(self, place: int, at: float) -> int:
-        """Of the calls before: those whose INVITE is still to come at `at` were decided before."""
-        return sum(at < call.invited_at or steps.at(at) for call, steps in self._before[place])
+        """Of the calls before: those whose INVITE is still to come at `at` were decided before. One has ended when AMI
+        or the world says so: each may be late with it on a busy machine, and the daemon hears of it by a third way.
+        """
+        return sum(
+            at < call.invited_at or (steps.at(at) and not (call.ended_at is not None and call.ended_at <= at))
+            for call, steps in self._before[place]
+        )
 
     def _margin(self, place: int, at: float) -> int:
         campaign = self._campaigns[place]

@@ -348,6 +348,20 @@ async def test_a_lost_connection_is_a_wake_up(own: Desk, redis_server: RealRedis
     await ear.stop()
 
 
+@pytest.mark.parametrize("ages", ["just begun", "listening"])
+async def test_who_listens_can_be_cancelled_at_any_turn_of_the_loop(store: Store, ages: str) -> None:
+    """A library that swallows one leaves a daemon that does not end."""
+    for turns in range(80 if ages == "just begun" else 1):
+        listening = asyncio.create_task(store.listen(lambda _: None))
+        if ages == "listening":
+            await asyncio.sleep(0.2)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        listening.cancel()
+        await asyncio.wait([listening], timeout=1)
+        assert listening.cancelled(), turns
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://x", "redis://host:port/0", "redis+sentinel://a:1,b:2", "redis+sentinel://a:x/main"],

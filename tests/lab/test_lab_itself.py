@@ -68,8 +68,8 @@ async def ari(lab: Lab) -> AsyncIterator[BareAri]:
 
 
 @pytest.fixture
-def own_lab() -> Iterator[Lab]:
-    """For what may end or restart an Asterisk; costs a second."""
+def own_lab(lab: Lab) -> Iterator[Lab]:
+    """For what may end or restart an Asterisk; costs a second, and can be had where the common one can."""
     with Lab() as private:
         yield private
 

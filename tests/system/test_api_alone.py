@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import threading
 import time
@@ -19,7 +20,11 @@ from tests.ports.store_desk import CAMPAIGN, FLOW
 from tests.rig import Rig
 from tests.system.api import Answer, Api, serve
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
+]
 
 LONG = {"name": "long", "numbers": [{"number": str(number)} for number in range(600_000_000, 600_020_000)]}
 ROUNDS = 4

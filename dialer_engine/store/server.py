@@ -28,9 +28,8 @@ SENTINEL_PORT = 26379
 Argument = str | int | float
 Command = tuple[Argument, ...]
 
-_pack = cast(
-    Callable[[tuple[Argument | bytes, ...]], bytes], hiredis.pack_command
-)  # annotated for tuples of one
+_pack = cast(Callable[[tuple[Argument | bytes, ...]], bytes], hiredis.pack_command)
+"""hiredis annotates it for tuples of one."""
 
 
 class Server:

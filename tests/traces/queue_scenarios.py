@@ -208,6 +208,7 @@ async def an_agent_is_called_directly(wire: Wire) -> None:
 async def members_come_and_go(wire: Wire) -> None:
     """Logged in, paused, and what is refused."""
     manager = wire.manager
+    await manager.do("QueueReset", Queue="gold")
     await _crew(wire, "gold", 1038)
     await manager.do("QueueAdd", Queue="gold", Interface="PJSIP/1039", Penalty="2", Paused="yes", Reason="ill")
     await manager.do("QueueAdd", Queue="gold", Interface="PJSIP/nobody", MemberName="Zoë")

@@ -308,7 +308,8 @@ class Ari:
         if other_channel_id:
             body["otherChannelId"] = other_channel_id
         try:
-            reply = await self._rest.ask("POST", path, body=body, seconds=self._patience.originate_seconds)
+            seconds = self._patience.originate_seconds
+            reply = await self._rest.ask("POST", path, body=body, seconds=seconds, begins=True)
         except NotSent:
             raise
         except Unavailable:

@@ -45,7 +45,11 @@ class Reply(NamedTuple):
 
 
 class Rest:
-    """The HTTP side: one session, a pool of connections, the user's name in every request."""
+    """The HTTP side: two pools of connections, the user's name in every request.
+
+    Calls begin on connections of their own: who comes back to a thousand live calls has much to ask and to play, and
+    a new call that waited for that would miss its slot and look as if Asterisk did not take it.
+    """
 
     def __init__(self, url: str, username: str, password: str, patience: Patience) -> None:
         self._base = url.rstrip("/") + "/ari"
@@ -53,23 +57,30 @@ class Rest:
         token = base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
         self._headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
         self._session: aiohttp.ClientSession | None = None
+        self._beginning: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
-        self._session = aiohttp.ClientSession(
+        turns = asyncio.Semaphore(NEWCOMERS)
+        self._session = self._pool(self._patience.connections, turns)
+        self._beginning = self._pool(self._patience.originating_connections, turns)
+
+    def _pool(self, limit: int, turns: asyncio.Semaphore) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
             # Asterisk drops an idle connection after 15 s (http.conf session_keep_alive); we must be first,
             # else a POST meets a closing connection and its fate is unknown.
-            connector=aiohttp.TCPConnector(limit=self._patience.connections, keepalive_timeout=10.0),
+            connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=10.0),
             headers=self._headers,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            trace_configs=[_few_at_a_time()],
+            trace_configs=[_few_at_a_time(turns)],
         )
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        for session in (self._session, self._beginning):
+            if session is not None:
+                await session.close()
+        self._session = self._beginning = None
 
     async def ask(
         self,
@@ -79,9 +90,11 @@ class Rest:
         query: Mapping[str, str] | None = None,
         body: object = None,
         seconds: float,
+        begins: bool = False,
     ) -> Reply:
-        """Send once and read the whole reply. Raises NotSent, or Unavailable when the fate is unknown."""
-        session = self._opened()
+        """Send once and read the whole reply; `begins`: it makes a call. Raises NotSent, or Unavailable when the fate
+        is unknown."""
+        session = _opened(self._beginning if begins else self._session)
         url = self._base + path + (f"?{urlencode(query)}" if query else "")
         data = msgspec.json.encode(body) if body is not None else None
         if data is not None and len(data) > BODY_LIMIT:
@@ -107,7 +120,7 @@ class Rest:
         query = urlencode({"app": app, "subscribeAll": "false"})
         try:
             async with asyncio.timeout(self._patience.connect_seconds):
-                socket: EventSocket = await self._opened().ws_connect(
+                socket: EventSocket = await _opened(self._session).ws_connect(
                     URL(f"{self._base}/events?{query}", encoded=True),
                     heartbeat=self._patience.heartbeat_seconds,
                     max_msg_size=0,
@@ -124,15 +137,15 @@ class Rest:
         finally:
             await socket.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            raise NotSent("asterisk", "our client is closed")
-        return self._session
+
+def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
+    if session is None or session.closed:
+        raise NotSent("asterisk", "our client is closed")
+    return session
 
 
-def _few_at_a_time() -> aiohttp.TraceConfig:
+def _few_at_a_time(turns: asyncio.Semaphore) -> aiohttp.TraceConfig:
     """Requests that open a connection take turns: see NEWCOMERS."""
-    turns = asyncio.Semaphore(NEWCOMERS)
 
     async def take(_: object, request: SimpleNamespace, __: object) -> None:
         await turns.acquire()

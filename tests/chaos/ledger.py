@@ -440,7 +440,7 @@ class Ledger:
             if at is not None and life.began_at <= at <= first:
                 rest = {k: v for k, v in line.items() if k not in ("at", "level", "room")}
                 lines.append(f"        {at - life.began_at:8.3f}  {rest}")
-        return "\n".join(lines[:40])
+        return "\n".join([*lines[:10], *lines[10:][-50:]])  # what it adopted in between is of no interest
 
     # --- stories ---
 

@@ -136,8 +136,8 @@ async def test_an_id_that_is_taken_counts_as_made(pbx: RestartablePbx) -> None:
 
 
 async def test_a_stale_409_is_a_refusal(pbx: RestartablePbx) -> None:
-    one_connection_for_requests = Patience(connections=2)
-    async with client(pbx, patience=one_connection_for_requests) as c:
+    one_connection_for_calls = Patience(originating_connections=1)
+    async with client(pbx, patience=one_connection_for_calls) as c:
         channel_id = await c.answered(number.stays(ring=0))
         await c.ari.originate(channel_id, endpoint="PJSIP/1@carrier", caller_id="100", timeout_seconds=5)
         with pytest.raises(Rejected) as refused:

@@ -161,17 +161,33 @@ async def test_no_connection_is_certainly_not_sent(pbx: Trap) -> None:
 
 async def test_waiting_for_a_free_connection_is_certainly_not_sent(pbx: Trap) -> None:
     """Asterisk hangs and every connection is taken: what is still waiting has not left us."""
-    patience = Patience(connections=2, connect_seconds=0.2, request_seconds=0.6)
+    patience = Patience(originating_connections=1, connect_seconds=0.2, originate_seconds=0.6)
     async with client(pbx, patience=patience) as c:
-        channel_id = new_id()
-        pbx.faults.silent.append("/info")
-        hanging = asyncio.create_task(c.ari.info())
-        await asyncio.sleep(0)
-        with pytest.raises(NotSent):
-            await c.ari.originate(channel_id, endpoint="PJSIP/1@carrier", caller_id="1", timeout_seconds=5)
-        assert not pbx.posts(channel_id)
-        with pytest.raises(Unavailable):
+        first, second = new_id(), new_id()
+        pbx.faults.silent.append(first)
+        hanging = asyncio.create_task(
+            c.ari.originate(first, endpoint="PJSIP/1@carrier", caller_id="1", timeout_seconds=5)
+        )
+        await asyncio.sleep(0.1)
+        with pytest.raises(NotSent, match="no connection"):
+            await c.ari.originate(second, endpoint="PJSIP/1@carrier", caller_id="1", timeout_seconds=5)
+        assert pbx.posts(first)
+        assert not pbx.posts(second)
+        with pytest.raises(Unavailable) as unknown:
             await hanging
+        assert not isinstance(unknown.value, NotSent)
+
+
+async def test_a_call_begins_although_all_else_waits_for_a_connection(pbx: Trap) -> None:
+    """As after a crash with a thousand live calls: all of them have something to ask."""
+    patience = Patience(connections=2, request_seconds=1.0)
+    async with client(pbx, patience=patience, sources=("endpoint:PJSIP/carrier",)) as c:
+        pbx.faults.silent.append("/info")
+        talk = [asyncio.create_task(c.ari.info()) for _ in range(20)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(0.5):
+            await c.call(number.stays())
+        assert len(await asyncio.gather(*talk, return_exceptions=True)) == 20
 
 
 @pytest.mark.parametrize("fault", ["booting", "password"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from dialer_engine import log
+from dialer_engine.ari import NotSent
 from dialer_engine.core.flow import Flow
 from dialer_engine.core.model import AttemptId, Campaign, CampaignId, EndpointType, Limit, TrunkName
 from dialer_engine.core.trunk import Brake
@@ -15,6 +16,9 @@ from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.lanes import Lane, Line
 from dialer_engine.engine.scales import Heading, Scales
 from dialer_engine.metrics import Metrics
+
+FIRST_REFUSAL_SECONDS = 1.0
+LONGEST_REFUSAL_SECONDS = 10.0
 
 _log = log.get("board")
 
@@ -36,6 +40,7 @@ class Board:
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # `usable` holds what Redis knows
     pbx_up: bool = False
     pbx_refuses_until: float = 0.0  # by the loop's clock: originates are not taken before
+    _refusal_seconds: float = FIRST_REFUSAL_SECONDS
     stopped: bool = False
     draining: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -112,6 +117,21 @@ class Board:
             line.own += change
         if lane is not None:
             lane.own += change
+
+    # --- what an originate shows of Asterisk ---
+
+    def pbx_takes(self) -> None:
+        """An originate was taken."""
+        self._refusal_seconds = FIRST_REFUSAL_SECONDS
+
+    def pbx_refuses(self, reason: NotSent) -> None:
+        """Asterisk takes no originates although it talks to us: ask again later, and later still."""
+        loop = asyncio.get_running_loop()
+        if self.pbx_refuses_until > loop.time():
+            return
+        _log.error("originates not taken", reason=str(reason), seconds=self._refusal_seconds)
+        self.pbx_refuses_until = loop.time() + self._refusal_seconds
+        self._refusal_seconds = min(2 * self._refusal_seconds, LONGEST_REFUSAL_SECONDS)
 
     # --- what a call shows of its trunk: one verdict each, the first sign of life or the end ---
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dialer_engine import log
-from dialer_engine.ari import AriEvent, AriState, Connected, Dial, NotSent, StasisStart
-from dialer_engine.core.call import Event, Phase
+from dialer_engine.ari import AriEvent, AriState
+from dialer_engine.core.call import Phase
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import AttemptId, CampaignId, Trunk, TrunkName
 from dialer_engine.core.pacing import Plan
@@ -23,14 +23,15 @@ from dialer_engine.engine.attempt import Attempt, Pbx, Verdict
 from dialer_engine.engine.attendant import Attendant
 from dialer_engine.engine.board import Board
 from dialer_engine.engine.desk import Agents, Desk, NoAgents
-from dialer_engine.engine.driver import ASK_AGAIN_SECONDS, OUR_APP, Driver
+from dialer_engine.engine.driver import ASK_AGAIN_SECONDS, Driver
 from dialer_engine.engine.following import Follower
+from dialer_engine.engine.hearing import Listener
 from dialer_engine.engine.lanes import Lane, Pace
 from dialer_engine.engine.passes import LEASE_SECONDS, Planner
 from dialer_engine.engine.recovery import Recovery
 from dialer_engine.engine.settling import Settler
 from dialer_engine.engine.supply import Supply
-from dialer_engine.errors import NotFound, Rejected, Unavailable
+from dialer_engine.errors import Rejected, Unavailable
 from dialer_engine.metrics import Metrics
 from dialer_engine.store import Store
 
@@ -43,14 +44,6 @@ CLOCK_TOLERANCE_SECONDS = 2.0
 """A daemon whose clock is further off Redis' claims nothing (spec section 8)."""
 EXTEND_SECONDS = 20.0
 RECOVER_SECONDS = 15.0
-DEAD_AFTER_SECONDS = 30.0
-"""A daemon whose heartbeat is older is dead; its attempts are taken over when their leases have run out, too."""
-RUNG_ENOUGH_SECONDS = 15.0
-"""While no events come, lines that have rung so long are cut: nobody would hear them answer. Never sooner."""
-QUIET_SECONDS = 3.0
-"""The audit asks about calls of which nothing has been heard for so long."""
-FIRST_REFUSAL_SECONDS = 1.0
-LONGEST_REFUSAL_SECONDS = 10.0
 LAST_WRITES_SECONDS = 5.0
 
 _log = log.get("engine")
@@ -87,13 +80,13 @@ class Engine:
         self._store = store
         self._clock = clock
         self._metrics = metrics
-        self.pbx = pbx = connect(self.hear, self.hear_state)
+        self.pbx = pbx = connect(self._hear, self._hear_state)
         self._numbers = settings.numbers
         self.last_pass_at = 0.0
         owner = settings.owner
         lanes = {name: Lane(trunk, Pace(trunk.calls_per_second)) for name, trunk in settings.trunks.items()}
         self._board = board = Board(lanes, metrics)
-        agents = watch(self.hear_queue, self.hear_queues_changed) if watch else NoAgents()
+        agents = watch(self._hear_queue, self._hear_queues_changed) if watch else NoAgents()
         desk = Desk(agents, board, clock)
         self._driver = Driver(
             store,
@@ -105,13 +98,16 @@ class Engine:
             policy=settings.numbers,
             clock=clock,
             halted=board.is_halted,
-            sent=self._sent,
-            unsent=self._unsent,
+            sent=board.pbx_takes,
+            unsent=board.pbx_refuses,
         )
         self._attendant = Attendant(store, board, desk, self._driver, clock, self._errand)
         self._settler = Settler(store, pbx, board, desk, owner, clock, metrics)
         self._planner = Planner(store, board, desk, owner, clock, new_id, self._start, metrics)
         self._recovery = Recovery(store, board, owner, clock, self._start)
+        self._listener = Listener(
+            pbx, board, self._attendant, self._driver, self._recovery, clock, metrics, self._errand
+        )
         self._follower = Follower(
             store,
             board,
@@ -123,8 +119,6 @@ class Engine:
         )
         self._driving: dict[AttemptId, asyncio.Task[None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
-        self._recovering = asyncio.Lock()
-        self._refusal_seconds = FIRST_REFUSAL_SECONDS
         self._drain = asyncio.Event()
         self._drain_until: float | None = None
         self._patience: asyncio.Timeout | None = None
@@ -150,14 +144,6 @@ class Engine:
             return f"Redis: {board.store_trouble}"
         return None if board.pbx_up else f"Asterisk: {getattr(self.pbx.state, 'reason', 'not connected')}"
 
-    def hear_queue(self, told: Told | Disposed) -> None:
-        """AMI tells of a caller, or of what an agent says of a call."""
-        self._attendant.hear(told)
-
-    def hear_queues_changed(self) -> None:
-        """AMI has anything new."""
-        self._attendant.hear_change()
-
     def wake(self) -> None:
         """Something in Redis may have changed: look sooner."""
         self._board.look.set()
@@ -176,6 +162,10 @@ class Engine:
             del lanes[name]
         self._board.look.set()
 
+    async def audit(self) -> None:
+        """Ask Asterisk about every call that has been quiet for long."""
+        self._errand(self._listener.ask_about_the_quiet())
+
     # --- the life of the daemon ---
 
     async def run(self) -> None:
@@ -189,7 +179,7 @@ class Engine:
                         self._keep_alive(),
                         self._follower.run(),
                         self._pass_for_ever(),
-                        self._outages(),
+                        self._tend(),
                     )
                 ]
                 await self._drained()
@@ -285,7 +275,7 @@ class Engine:
     async def _keep_alive(self) -> None:
         """Heartbeats, leases, the clock, and attempts of ours that nobody drives."""
         due: dict[Callable[[], Coroutine[None, None, None]], tuple[float, float]] = {
-            self._recover: (RECOVER_SECONDS, 0.0),  # before the heartbeat, which lets the dialing begin
+            self._recovery.run: (RECOVER_SECONDS, 0.0),  # before the heartbeat, which lets the dialing begin
             self._beat: (HEARTBEAT_SECONDS, 0.0),
             self._extend: (EXTEND_SECONDS, 0.0),
         }
@@ -293,7 +283,7 @@ class Engine:
         while True:
             try:
                 for act, (every, at) in due.items():
-                    if loop.time() >= at or (act == self._recover and self._board.strays):
+                    if loop.time() >= at or (act == self._recovery.run and self._board.strays):
                         await act()
                         due[act] = every, loop.time() + every
             except (Unavailable, Rejected) as exc:
@@ -317,16 +307,12 @@ class Engine:
             self._board.wake.set()
         self._metrics.port("redis", up=True)
 
-    async def audit(self) -> None:
-        """Ask Asterisk about every call that has been quiet for long: no event may be lost for good."""
-        self._errand(self._ask_about_the_quiet())
-
-    async def _ask_about_the_quiet(self) -> None:
-        """One after the other: the connections are the originates' own."""
-        quiet_since = asyncio.get_running_loop().time() - QUIET_SECONDS
-        for attempt in list(self._board.attempts.values()):
-            if self._board.pbx_up and attempt.heard_at < quiet_since and _is_out(attempt):
-                await self._driver.look(attempt)
+    async def _tend(self) -> None:
+        """Who got an agent without our being told is found, and what nobody would hear answer is cut."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._attendant.tend()
+            await self._listener.cut_the_unheard()
 
     async def _extend(self) -> None:
         """Keep what is ours; let go of what another daemon has taken over while we were frozen or cut off."""
@@ -339,145 +325,19 @@ class Engine:
                 task.cancel()
                 _log.warning("taken over by another daemon", attempt=attempt_id)
 
-    async def _recover(self) -> None:
-        """Only when all of ours are accounted for may anything new be dialed.
+    # --- what the ports say: they are made before those who hear them ---
 
-        Not before the campaigns have been read: a call adopted without its flow is hung up.
-        """
-        await self._board.looked.wait()
-        async with self._recovering:  # at a start the strays ask for it as well: the second finds nothing left
-            # Cleared before they are read: a claim whose reply is lost meanwhile makes a further stray.
-            self._board.strays = False
-            try:
-                await self._recovery.run(lease_seconds=LEASE_SECONDS, dead_after_seconds=DEAD_AFTER_SECONDS)
-            except BaseException:
-                self._board.strays = True
-                raise
+    def _hear(self, event: AriEvent) -> None:
+        self._listener.hear(event)
 
-    # --- what Asterisk says ---
+    def _hear_state(self, state: AriState) -> None:
+        self._listener.hear_state(state)
 
-    def hear(self, event: AriEvent) -> None:
-        """In the order of the wire, and into the facts at once."""
-        if isinstance(event, Dial) and (caller := self._board.attempts.get(AttemptId(event.caller_channel_id))):
-            self._attendant.hear_agents_leg(caller, event)
-            return
-        attempt = self._board.channels.get(event.channel_id) or self._far_side(event)
-        if attempt is None:
-            if isinstance(event, StasisStart):
-                self._errand(self._stray(event.channel_id))
-            return
-        illegal = attempt.call.illegal
-        attempt.heard_at = asyncio.get_running_loop().time()
-        attempt.hear(event, self._clock())
-        if attempt.call.illegal > illegal:
-            self._metrics.illegal_event()
-        self._hear_trunk(attempt)
+    def _hear_queue(self, told: Told | Disposed) -> None:
+        self._attendant.hear(told)
 
-    def _far_side(self, event: AriEvent) -> Attempt | None:
-        """A leg dialed by the far half of a Local/ channel is told under its caller."""
-        caller = event.caller_channel_id if isinstance(event, Dial) else ""
-        attempt = self._board.channels.get(caller) if caller else None
-        if attempt is None or caller != attempt.far_id:
-            return None
-        self._board.follow_leg(event.channel_id, attempt)
-        return attempt
-
-    def _hear_trunk(self, attempt: Attempt) -> None:
-        """The first sign of life of a call; a tone in early media may still be an announcement of congestion."""
-        call = attempt.call
-        if call.rang or call.was_answered:
-            self._board.trunk_works(attempt, asyncio.get_running_loop().time())
-        elif call.early_media:
-            self._board.trunk_answers(attempt)
-
-    async def _stray(self, channel_id: str) -> None:
-        """A call in our application that nobody drives: from before a crash, or nobody's. Silence is not an option,
-        so it is not let go of before it is adopted or hung up."""
-        while channel_id not in self._board.channels:
-            try:
-                await self._recover()
-                if channel_id not in self._board.channels and await self._is_in_our_hands(channel_id):
-                    _log.warning("stray call hung up", channel=channel_id)
-                    await self.pbx.hangup(channel_id)
-            except Unavailable:
-                await asyncio.sleep(HEARTBEAT_SECONDS)
-            except (Rejected, NotFound):
-                return
-            else:
-                return
-
-    async def _is_in_our_hands(self, channel_id: str) -> bool:
-        """Who waits in a queue or talks to an agent is none of our business, though he came through us."""
-        snapshot = await self.pbx.channel(channel_id)
-        return snapshot is not None and snapshot.dialplan.app_name == OUR_APP
-
-    def _sent(self) -> None:
-        self._refusal_seconds = FIRST_REFUSAL_SECONDS
-
-    def _unsent(self, reason: NotSent) -> None:
-        """Asterisk takes no originates although it talks to us: ask again later, and later still."""
-        loop = asyncio.get_running_loop()
-        if self._board.pbx_refuses_until > loop.time():
-            return
-        _log.error("originates not taken", reason=str(reason), seconds=self._refusal_seconds)
-        self._board.pbx_refuses_until = loop.time() + self._refusal_seconds
-        self._refusal_seconds = min(2 * self._refusal_seconds, LONGEST_REFUSAL_SECONDS)
-
-    async def _find_strays(self) -> None:
-        """After a connection: whoever entered our application while nobody listened."""
-        with suppress(Unavailable, Rejected):
-            for channel_id in await self.pbx.application_channels():
-                if channel_id not in self._board.channels and _is_ours(channel_id):
-                    await self._stray(channel_id)
-
-    def hear_state(self, state: AriState) -> None:
-        """Connected or lost. After a connection every call is looked at: events were missed."""
-        self._board.pbx_up = isinstance(state, Connected)
-        self._metrics.port("ari", up=self._board.pbx_up)
-        self._board.wake.set()
-        if not isinstance(state, Connected):
-            _log.warning("asterisk lost", reason=state.reason)
-            for attempt in self._board.attempts.values():
-                if attempt.call.phase is not Phase.CLAIMED and not attempt.call.ended:
-                    attempt.feed(Event.DEAF, self._clock())
-            return
-        _log.info("asterisk connected", startup_time=state.startup_time, restarted=state.restarted)
-        if not state.waiting_room:
-            _log.warning(
-                "shipped dialplan missing",
-                remedy="include config/asterisk/extensions_dialer.conf: without it whoever answers while this daemon "
-                "restarts is hung up in silence",
-            )
-        for attempt in self._board.attempts.values():
-            if not _is_out(attempt):
-                continue  # one whose originate is unanswered may be a call of the Asterisk that is there now
-            if state.restarted:
-                attempt.feed(Event.PBX_LOST, self._clock())
-            else:
-                self._errand(self._driver.look(attempt))
-        self._errand(self._find_strays())
-
-    async def _outages(self) -> None:
-        """Who got an agent without our being told is found. And while no events come, lines that have rung long enough
-        are cut: an answer would not be heard."""
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            self._attendant.tend()
-            if self._board.pbx_up:
-                continue
-            now = self._clock()
-            rung = [attempt for attempt in self._board.attempts.values() if _rung_enough(attempt, now)]
-            await asyncio.gather(*map(self._cut, rung))
-
-    async def _cut(self, attempt: Attempt) -> None:
-        """Not who has answered meanwhile: he waits in the dialplan for us. Of the end we shall not be told."""
-        with suppress(Unavailable, Rejected, NotFound):
-            snapshot = await self.pbx.channel(attempt.id)
-            if snapshot is None or snapshot.state == "Up" or self._board.pbx_up:
-                return
-            if await self.pbx.hangup(attempt.id, "no_answer"):
-                attempt.feed(Event.CANCELLED, self._clock())
-                attempt.feed(Event.GONE, self._clock())
+    def _hear_queues_changed(self) -> None:
+        self._attendant.hear_change()
 
     # --- tasks and their owner ---
 
@@ -532,20 +392,3 @@ class Engine:
         self._errands.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("errand failed", exc_info=error)
-
-
-def _is_out(attempt: Attempt) -> bool:
-    """Asterisk has it, and has said so."""
-    return not attempt.posting and attempt.call.phase is not Phase.CLAIMED and not attempt.call.ended
-
-
-def _is_ours(channel_id: str) -> bool:
-    """Of the shape of an attempt's id: the far half of a Local/ channel and others' channels are not."""
-    return channel_id.startswith("a") and channel_id.isalnum()
-
-
-def _rung_enough(attempt: Attempt, now: datetime) -> bool:
-    call = attempt.call
-    since = call.times.originated_at
-    waiting = call.phase in (Phase.SENT, Phase.RINGING) and not call.cancelled_by_us
-    return waiting and since is not None and (now - since).total_seconds() >= RUNG_ENOUGH_SECONDS

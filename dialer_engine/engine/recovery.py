@@ -7,8 +7,9 @@ does not know any more is settled as UNKNOWN with everything recorded so far.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import orjson
@@ -22,9 +23,13 @@ from dialer_engine.core.model import ActivePeriod, Campaign, IvrId, Trunk
 from dialer_engine.core.queued import Stay
 from dialer_engine.engine.attempt import Attempt
 from dialer_engine.engine.board import Board
+from dialer_engine.engine.passes import LEASE_SECONDS
 from dialer_engine.errors import Invalid
 from dialer_engine.store import Store
 from dialer_engine.store.records import AttemptRecord
+
+DEAD_AFTER_SECONDS = 30.0
+"""A daemon whose heartbeat is older is dead; its attempts are taken over when their leases have run out, too."""
 
 _log = log.get("recovery")
 
@@ -39,14 +44,30 @@ class Recovery:
     owner: str
     clock: Callable[[], datetime]
     start: Callable[[Attempt], None]
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
-    async def run(self, *, lease_seconds: float, dead_after_seconds: float) -> None:
-        """Find them and carry them on. Raises Unavailable."""
+    async def run(self) -> None:
+        """Find them and carry them on: only when all of ours are accounted for may anything new be dialed. Raises
+        Unavailable and Rejected.
+
+        Not before the campaigns have been read: a call adopted without its flow is hung up.
+        """
+        await self.board.looked.wait()
+        async with self._turn:  # at a start the strays ask for it as well: the second finds nothing left
+            # Cleared before they are read: a claim whose reply is lost meanwhile makes a further stray.
+            self.board.strays = False
+            try:
+                await self._find()
+            except BaseException:
+                self.board.strays = True
+                raise
+
+    async def _find(self) -> None:
         found = await self.store.calls.recover(
             self.owner,
             known=[*self.board.attempts, *self.board.claiming],
-            lease_seconds=lease_seconds,
-            dead_after_seconds=dead_after_seconds,
+            lease_seconds=LEASE_SECONDS,
+            dead_after_seconds=DEAD_AFTER_SECONDS,
             now=self.clock().timestamp(),
         )
         for record in found.attempts:

@@ -152,16 +152,20 @@ class Ari:
         self._version = _numbers(info.version)
 
     async def _hears(self, source: str) -> bool:
-        """Follow a source from the first call to it on, if Asterisk knows it."""
-        if not source:
-            return False
-        if source not in self._sources:
-            async with self._following:
-                if source not in self._sources:
-                    try:
-                        self._sources[source] = await self._follows(source)
-                    except Unavailable as exc:
-                        raise NotSent("asterisk", f"{source} cannot be followed: {exc.reason}") from exc
+        """Follow a source from the first call to it on, if Asterisk knows it.
+
+        One that it does not know is asked for again: a dial string may make another one of each number.
+        """
+        if not source or self._sources.get(source):
+            return bool(source)
+        async with self._following:
+            if source not in self._sources:
+                try:
+                    if not await self._follows(source):
+                        return False
+                except Unavailable as exc:
+                    raise NotSent("asterisk", f"{source} cannot be followed: {exc.reason}") from exc
+                self._sources[source] = True
         return self._sources[source]
 
     async def _follows(self, source: str) -> bool:
@@ -324,7 +328,11 @@ class Ari:
         """Is a 409 true? Asterisk's errno of an old conflict sticks to the connection's thread and colours
         every later failure on it (channel_internal_api.c, ast_channel_errno), so only the channel itself is
         proof."""
-        if await self.channel(channel_id) is None:
+        try:
+            found = await self.channel(channel_id)
+        except NotSent as exc:  # this question was not sent; the call may have been made
+            raise Unavailable("asterisk", f"409, and nobody knows whose: {exc.reason}") from exc
+        if found is None:
             self.counts.stale_conflicts += 1
             raise Rejected("Asterisk refuses: 409 of an earlier conflict, and no such channel", code=500)
 

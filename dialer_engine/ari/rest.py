@@ -148,6 +148,8 @@ def _few_at_a_time(turns: asyncio.Semaphore) -> aiohttp.TraceConfig:
     """Requests that open a connection take turns: see NEWCOMERS."""
 
     async def take(_: object, request: SimpleNamespace, __: object) -> None:
+        if vars(request).get("opens"):
+            return  # the first connection was closed unanswered, and aiohttp tries another one: one turn for both
         await turns.acquire()
         request.opens = True
 

@@ -30,6 +30,7 @@ from dialer_engine.ari import (
     ToDialplan,
 )
 from dialer_engine.ari.feed import HEARING
+from dialer_engine.ari.rest import NEWCOMERS
 from dialer_engine.errors import Rejected, Unavailable
 from dialer_engine.simulator import Refused, Simulator
 from tests.lab import number
@@ -45,13 +46,13 @@ class Trap(Simulator):
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Mapping[str, Any]]] = []
         self.refused: dict[str, int] = {}
-        """Requests whose path ends so are answered by this status."""
+        """Requests whose path, behind the method, ends so are answered by this status."""
         super().__init__(on_request=self._remember)
 
     def _remember(self, method: str, path: str, asked: Mapping[str, Any]) -> None:
         self.requests.append((method, path, asked))
         for ending, status in self.refused.items():
-            if path.endswith(ending):
+            if f"{method} {path}".endswith(ending):
                 raise Refused(status, "refused by a trap")
 
     def posts(self, ending: str = "") -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -149,6 +150,29 @@ async def test_nobody_sends_a_post_twice() -> None:
         assert seen[2:].count(b"GET /ari/channels/channel/variable?variable=fourth") == 2
 
 
+async def test_connections_that_are_closed_unanswered_leave_room_for_others() -> None:
+    """Asterisk closes what is above its sessionlimit without a word, and aiohttp opens another one by itself."""
+    full = True
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            if not full:
+                await asyncio.sleep(0.2)
+                writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"value":"1"}')
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    owner = Owner()
+    config = AriConfig(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "u", "p", "app")
+    async with server, Ari(config, owner.on_event, owner.on_state, patience=HASTY) as ari:
+        for _ in range(NEWCOMERS):
+            with pytest.raises(Unavailable):
+                await ari.get_variable("channel", "name")
+        full = False
+        asked = [ari.get_variable("channel", "name") for _ in range(NEWCOMERS)]
+        assert await asyncio.gather(*asked) == ["1"] * NEWCOMERS
+
+
 async def test_no_connection_is_certainly_not_sent(pbx: Trap) -> None:
     async with client(pbx, patience=HASTY) as c:
         with socket.socket() as taken:
@@ -199,6 +223,16 @@ async def test_an_asterisk_that_is_not_ready_has_not_made_the_call(pbx: Trap, fa
             pbx.password = "changed"
         with pytest.raises(NotSent, match="503" if fault == "booting" else "401"):
             await c.call(number.stays())
+
+
+async def test_a_409_that_cannot_be_looked_into_is_an_unknown_fate(pbx: Trap) -> None:
+    """Whoever takes it for a call that was not sent calls again somebody who may be rung just now."""
+    async with client(pbx) as c:
+        channel_id = await c.answered(number.stays(ring=0))
+        pbx.refused[f"GET /ari/channels/{channel_id}"] = 503
+        with pytest.raises(Unavailable) as unknown:
+            await c.ari.originate(channel_id, endpoint="PJSIP/1@carrier", caller_id="1", timeout_seconds=5)
+        assert not isinstance(unknown.value, NotSent)
 
 
 async def test_a_body_longer_than_asterisk_reads_is_not_sent(pbx: Trap) -> None:
@@ -310,6 +344,21 @@ async def test_a_lost_socket_comes_back_with_its_filter(pbx: Trap, way: str) -> 
         assert "ChannelDestroyed" in pbx.allowed(c.app)
         assert len(pbx.posts("/subscription")) == 2
         await c.answered(number.stays(ring=0))
+
+
+async def test_a_dial_string_that_makes_a_source_of_each_number_leaves_none_behind(pbx: Trap) -> None:
+    """A hundred thousand of them would be asked for at every connection, one after the other, before the first call."""
+    async with client(pbx) as c:
+        for who in ("602000001", "602000002", "602000003"):
+            with suppress(Rejected):
+                await c.ari.originate(
+                    new_id(), endpoint=f"IAX2/carrier/{who}", caller_id="1", timeout_seconds=5
+                )
+        asked = len(pbx.posts("/subscription"))
+        pbx.close_sockets(1000)
+        await c.owner.until(lambda: len(c.owner.states) == 3)
+        assert c.owner.states[-1] == c.owner.states[0]
+        assert len(pbx.posts("/subscription")) == asked
 
 
 async def test_the_first_reconnection_is_quick_and_the_next_are_not(pbx: Trap) -> None:

@@ -40,7 +40,7 @@ from pydantic_settings import (
 )
 
 from dialer_engine.core.compliance import EMERGENCY, NumberPolicy
-from dialer_engine.core.model import Trunk, TrunkName
+from dialer_engine.core.model import NumberFormat, Trunk, TrunkName
 from dialer_engine.errors import ConfigError, Problem
 
 DEFAULT_PATH = Path("/etc/dialer-engine/dialer.toml")
@@ -228,7 +228,7 @@ class TrunkSettings(_Section):
     """Calls at once, of all campaigns and daemons: what the carrier sold you. More would be refused there."""
     calls_per_second: Annotated[float, Field(gt=0, le=1000)] | None = None
     """New calls a second, evenly spaced; unset: as fast as the campaigns want. Carriers bar those who burst."""
-    number_format: Literal["as_given", "e164", "digits", "national"] = "as_given"
+    number_format: NumberFormat = "as_given"
     """How numbers are written for it: +420123456789 (e164), 420123456789 (digits), 123456789 (national).
 
     Any but as_given needs numbers.default_region.

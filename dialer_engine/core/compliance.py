@@ -181,12 +181,10 @@ def _formatted(number: str, identity: str, trunk: Trunk) -> str:
             return number
         case "e164":
             return identity
-        case "e164_without_plus":
+        case "digits":
             return identity.removeprefix("+")
         case "national":
             return _national(identity)
-        case other:
-            raise Invalid([Problem(f"trunks.{trunk.name}.number_format", f"there is no format {other!r}")])
 
 
 def _national(number: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Literal, NewType, TypeAlias
 
 CampaignId = NewType("CampaignId", int)
 ListId = NewType("ListId", int)
@@ -149,6 +149,10 @@ class Campaign:
     when_done: WhenDone = WhenDone.COMPLETE
 
 
+NumberFormat: TypeAlias = Literal["as_given", "e164", "digits", "national"]
+"""How a trunk writes a number of a region: +420123456789 (e164), 420123456789 (digits), 123456789 (national)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trunk:
     """A way out. `dial_string` holds `${num}` once; `capacity` is calls, of all campaigns and daemons."""
@@ -157,7 +161,7 @@ class Trunk:
     dial_string: str
     capacity: int = 100
     calls_per_second: float | None = None
-    number_format: str = "as_given"
+    number_format: NumberFormat = "as_given"
 
     @property
     def is_local(self) -> bool:

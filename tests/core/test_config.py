@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from dialer_engine import config
 from dialer_engine.config import Config, load, reload
+from dialer_engine.core.compliance import dial, normalise
 from dialer_engine.core.model import TrunkName
 from dialer_engine.errors import ConfigError
 
@@ -243,3 +244,27 @@ def test_check_config_exits_with_78_and_lists_the_mistakes(write: Write) -> None
     for place in ("redis.port", "dialing.timezone", "ari.password"):
         assert place in done.stderr
     assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("number_format", "dialed"),
+    [
+        ("as_given", "777123456"),
+        ("e164", "+420777123456"),
+        ("digits", "420777123456"),
+        ("national", "777123456"),
+    ],
+)
+def test_every_format_of_numbers_that_may_be_configured_can_be_dialed(
+    write: Write, number_format: str, dialed: str
+) -> None:
+    """`digits` was unknown to the room that writes them: every contact of such a trunk ended as RS_BLACKLIST."""
+    settings = load(
+        write(
+            "[ari]\npassword = 'x'\n[numbers]\ndefault_region = 'CZ'\n"
+            f"[trunks.a]\nnumber_format = '{number_format}'"
+        )
+    )
+    number = normalise("777 123 456", settings.numbers.policy())
+    trunk = settings.trunk_table()[TrunkName("a")]
+    assert dial(trunk, number.dialed, identity=number.identity) == f"PJSIP/{dialed}@a"

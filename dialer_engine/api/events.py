@@ -31,7 +31,7 @@ AT_ONCE = 100
 LOOK_SECONDS = 0.2
 """How late an event may be told; an idle reader costs a question of Redis so often."""
 BEAT_SECONDS = 15.0
-"""A silent stream says so often that it lives, and its reader is asked whether he may still read."""
+"""So often a stream says that it lives, and its reader is asked whether he may still read, however much happens."""
 SLOW_SECONDS = 30.0
 """Whoever takes nothing for so long is let go of: he can come back with his last id."""
 AGAIN = b"retry: 2000\n\n"
@@ -120,19 +120,19 @@ async def follow_events(
 async def _told(request: Request, store: Store, last: str, limit: int | None) -> AsyncIterator[bytes]:
     """Until `limit` events have been told, the reader may not read any more, or the server closes."""
     closing: asyncio.Event = request.app.state.closing
-    count, heard_at = 0, time.monotonic()
+    count, asked_at = 0, time.monotonic()
     while limit is None or count < limit:
         asked = AT_ONCE if limit is None else min(AT_ONCE, limit - count)
         found: list[Happening] = []
         with suppress(Unavailable):  # he keeps his place, and hears more when Redis is back
             found = await store.events.after(last, asked)
         if found:
-            last, count, heard_at = found[-1].id, count + len(found), time.monotonic()
+            last, count = found[-1].id, count + len(found)
             yield b"".join(map(_shown, found))
-        elif time.monotonic() - heard_at > BEAT_SECONDS:
+        if time.monotonic() - asked_at > BEAT_SECONDS:
             if not await _may_still_read(request):
                 return
-            heard_at = time.monotonic()
+            asked_at = time.monotonic()
             yield BEAT
         if len(found) < asked and await _closes(closing):
             return
@@ -147,7 +147,7 @@ async def _closes(closing: asyncio.Event) -> bool:
 
 
 async def _may_still_read(request: Request) -> bool:
-    with suppress(AttributeError):
+    with suppress(KeyError):  # nobody could say the last time
         del request.state.principal  # as whom he came
     try:
         with suppress(Unavailable):  # then nobody can say, and he is asked the next time

@@ -14,10 +14,11 @@ import pytest
 import pytest_asyncio
 
 from dialer_engine.core.model import Command
+from dialer_engine.store import Store
 from dialer_engine.store.events import Kind
 from dialer_engine.store.records import Closed, RedialAt
-from tests.ports.api_client import Client, House, new_token
-from tests.ports.store_desk import CAMPAIGN, FLOW, NOW, Desk
+from tests.ports.api_client import Client, House, new_token, served
+from tests.ports.store_desk import CAMPAIGN, FLOW, NOW, Desk, RealRedis
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -203,3 +204,39 @@ async def test_a_token_that_is_revoked_ends_the_stream(
         await house.store.accounts.revoke_token("ann", by="test", now=time.time())
         rest = await asyncio.wait_for(reply.content.read(), 3)
         assert rest.strip(b"\n: alsiwe") == b""
+
+
+async def test_it_ends_the_stream_of_one_to_whom_much_is_told_too(
+    client: Client, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dialer_engine.api.events.BEAT_SECONDS", 0.3)
+    reader = client.as_holder_of(await new_token(house.store, "dialer:read", name="ann"))
+
+    async def tell_for_ever() -> None:
+        while True:
+            await house.store.events.tell(Kind.EDIT, {"action": "edit"}, now=NOW)
+            await asyncio.sleep(0.05)
+
+    async with reader.reading("/dialer/events") as reply:
+        telling = asyncio.create_task(tell_for_ever())
+        try:
+            assert b"event: edit" in await asyncio.wait_for(reply.content.readuntil(b"event: edit"), 3)
+            await house.store.accounts.revoke_token("ann", by="test", now=time.time())
+            await asyncio.wait_for(reply.content.read(), 3)
+        finally:
+            telling.cancel()
+
+
+async def test_who_follows_keeps_his_place_while_redis_is_away(
+    redis_server: RealRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dialer_engine.api.events.BEAT_SECONDS", 0.3)
+    store = await Store.open(redis_server.url, timeout_seconds=0.5)
+    async with served(store, token=await new_token(store)) as client, following(client) as told:
+        redis_server.kill()
+        await asyncio.sleep(1.5)  # some beats long, in which nobody can say whether he may read
+        redis_server.start()
+        await client.done("PUT", "/dialer/stop")
+        ((_, kind, _),) = await some(told, 1)
+    assert kind == "stop"
+    await store.close()

@@ -185,7 +185,7 @@ async def edit_call_list(
     ),
 )
 async def delete_call_list(call_list: Id, by: Manager, store: AtStore, if_match: IfMatch = None) -> Response:
-    """Only when no campaign names it."""
+    """Only when no campaign names it, and no run is still at its numbers."""
     if if_match is not None:
         seen(if_match, (await store.lists.info(call_list)).mark, f"call list {call_list}")
     await store.lists.delete(call_list)
@@ -235,7 +235,7 @@ async def add_call_list_numbers(
 
 
 @routes.delete(
-    "/dialer/call-lists/{call_list}/numbers/{number}",
+    "/dialer/call-lists/{call_list}/numbers/{number:path}",
     summary="Take a number out of a call list",
     response_model=shapes.Saved,
     responses=answers({"id": 1, "message": "Number successfully removed"}),

@@ -21,7 +21,7 @@ routes = router("do-not-call")
 
 
 @routes.get(
-    "/dialer/numbers/{number}",
+    "/dialer/numbers/{number:path}",
     summary="Every call to a number",
     response_model=shapes.CalledNumber,
     responses=answers(

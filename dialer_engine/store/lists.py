@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from dialer_engine.core.model import CampaignState, ListId
+from dialer_engine.core.model import CampaignId, CampaignState, ListId
 from dialer_engine.errors import Conflict, Invalid, NotFound, Rejected, Stale
 from dialer_engine.store.campaigns import Campaigns, numbers, whole
 from dialer_engine.store.contract import STRUCK_OUT, parse_row
@@ -152,10 +152,11 @@ class Lists:
         return total, found
 
     async def delete(self, call_list: ListId) -> None:
-        """Raises NotFound, and Conflict naming the campaigns whose definition names it."""
+        """Raises NotFound, and Conflict naming the campaigns whose definition names it, or whose run is still at it."""
         info = await self.info(call_list)
-        if users := await self._campaigns.naming(call_list=call_list):
-            raise Conflict(f"call list {call_list} is used by campaigns {', '.join(map(str, users))}")
+        users = {*await self._campaigns.naming(call_list=call_list), *await self._running_on(call_list)}
+        if users:
+            raise Conflict(f"call list {call_list} is used by campaigns {', '.join(map(str, sorted(users)))}")
         left = [self.imports.name(call_list, one) for one in range(1, info.generation + 1)]
         await self._link.run("unlist", call_list, *left)
         await self.imports.clean_up()
@@ -183,23 +184,32 @@ class Lists:
 
     async def _generations_in_use(self) -> set[tuple[int, int]]:
         """(list, generation) of every run under way: those it reads, and those it has open contacts on."""
-        ids = list(await self._link.do("SMEMBERS", self._link.key("campaigns")))
+        in_use = set()
+        for run in (await self._runs()).values():
+            in_use |= _open(run)
+            for name, value in run.items():
+                kind, _, call_list = name.partition(":")
+                if kind == "generation":
+                    in_use.add((whole(call_list), whole(value)))
+        return in_use
+
+    async def _running_on(self, call_list: ListId) -> list[CampaignId]:
+        """The campaigns whose run reads this list or has open contacts on it, whatever their definition says now."""
+        return [
+            campaign
+            for campaign, run in (await self._runs()).items()
+            if call_list in {one for one, _ in _open(run) | _read(run)}
+        ]
+
+    async def _runs(self) -> dict[CampaignId, dict[str, str]]:
+        """What stands of every run under way."""
+        ids = list(numbers(await self._link.do("SMEMBERS", self._link.key("campaigns"))))
         states = await self._link.many(
             [("HGET", self._link.campaign_key(one, "state"), "state") for one in ids]
         )
         under_way = [one for one, state in zip(ids, states, strict=True) if state and state not in ENDED]
-        in_use = set()
-        for run in await self._link.many(
-            [("HGETALL", self._link.campaign_key(one, "run")) for one in under_way]
-        ):
-            for name, value in run.items():
-                kind, _, place = name.partition(":")
-                if kind == "generation":
-                    in_use.add((whole(place), whole(value)))
-                elif kind == "open" and value != "0":
-                    call_list, _, generation = place.partition(".")
-                    in_use.add((whole(call_list), whole(generation)))
-        return in_use
+        runs = await self._link.many([("HGETALL", self._link.campaign_key(one, "run")) for one in under_way])
+        return dict(zip(map(CampaignId, under_way), runs, strict=True))
 
     async def _require(self, call_list: ListId) -> None:
         if not await self._link.do("SISMEMBER", self._link.key("lists"), call_list):
@@ -230,6 +240,22 @@ class Lists:
             return int(await self._link.do("LLEN", rows))
         except Rejected:  # another program has stored something else there: it hides no other list
             return 0
+
+
+def _read(run: Mapping[str, str]) -> set[tuple[int, int]]:
+    """(list, generation) of what a run reads."""
+    return {_place(one) for one in run.get("lists", "").split(",")}
+
+
+def _open(run: Mapping[str, str]) -> set[tuple[int, int]]:
+    """(list, generation) of what it has open contacts on."""
+    kept = (name.partition(":") for name, value in run.items() if value != "0")
+    return {_place(place) for kind, _, place in kept if kind == "open"}
+
+
+def _place(text: str) -> tuple[int, int]:
+    call_list, _, generation = text.partition(".")
+    return whole(call_list), whole(generation)
 
 
 def _places(rows: Sequence[str], same: Callable[[str], bool]) -> list[int]:

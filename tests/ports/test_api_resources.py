@@ -545,11 +545,15 @@ async def test_taking_a_number_out(client: Client) -> None:
     path = f"/dialer/call-lists/{call_list}/numbers"
     await client.done("DELETE", f"{path}/6-02")
     refused(await client.ask("DELETE", f"{path}/602"), 404)
+    await client.done("POST", path, {"numbers": [{"number": "030/605"}]})
+    await client.done("DELETE", f"{path}/030%2F605")
     refused(await client.ask("DELETE", f"{path}/x"), 422, "path.number")
     page = await client.get(f"{path}?page=2&pageSize=2")
     assert ([one["number"] for one in page["items"]], page["total"]) == (["604"], 3)
+    about = await client.get("/dialer/numbers/030%2F605")
+    assert (about["number"], about["total"]) == ("030605", 0)
     told = await client.get(f"/dialer/call-lists/{call_list}")
-    assert (told["numbersCount"], told["struckOut"]) == (3, 1)
+    assert (told["numbersCount"], told["struckOut"]) == (3, 2)
 
 
 async def test_a_list_in_use_is_not_deleted(client: Client) -> None:
@@ -561,6 +565,28 @@ async def test_a_list_in_use_is_not_deleted(client: Client) -> None:
     await client.done("DELETE", f"/dialer/campaigns/{campaign}")
     await client.done("DELETE", path)
     refused(await client.ask("GET", path), 404)
+
+
+async def test_a_list_that_a_run_is_still_at_is_not_deleted(client: Client, store: Store, raw: Any) -> None:
+    """Its definition names another one already; the waiting contacts stand in this one until they are done with."""
+    definition = await new_definition(client)
+    campaign = (await client.done("POST", "/dialer/campaigns", definition))["id"]
+    path, old = f"/dialer/campaigns/{campaign}", definition["callLists"][0]
+    await client.done("PUT", f"{path}/control", {"command": "start"})
+    desk = Desk(store)
+    await desk.read(CampaignId(campaign))
+    await client.done("PUT", path, {**definition, "callLists": [await new_list(client)]})
+
+    async def refuses() -> bool:
+        answer = await client.ask("DELETE", f"/dialer/call-lists/{old}")
+        return (answer.status, f"campaigns {campaign}" in answer.json["detail"]) == (409, True)
+
+    assert await refuses(), "the run reads it"
+    await client.done("PUT", f"{path}/control", {"command": "reload"})
+    assert await refuses(), "a contact of it waits"
+    call = await desk.call(CampaignId(campaign))
+    await store.calls.settle(call.attempt_id, result={"status": "RS_BUSY"}, next=Closed(), now=time.time())
+    await client.done("DELETE", f"/dialer/call-lists/{old}")
 
 
 async def test_a_list_that_another_program_has_spoilt_hides_no_other(client: Client, raw: Any) -> None:

@@ -269,7 +269,7 @@ class _Upload:
     """A document on its way in: its contacts first, what stands around them at the end."""
 
     def __init__(self, policy: NumberPolicy, around: type[Document], *, may_lack_numbers: bool = False) -> None:
-        self._read = JsonList(policy)
+        self._read = JsonList(policy, around.model_fields)
         self._around = around
         self._may_lack_numbers = may_lack_numbers
 

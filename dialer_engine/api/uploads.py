@@ -19,7 +19,7 @@ from dialer_engine.api.problems import JSON, media_type
 from dialer_engine.api.requests import CSV, NDJSON
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.errors import Invalid, Problem
-from dialer_engine.store.contract import TOLD_PROBLEMS, contact_row, from_json
+from dialer_engine.store.contract import TOLD_PROBLEMS, contact_row, from_json, told
 from dialer_engine.store.imports import NumberedRow
 from dialer_engine.store.tables import Csv, Lines
 
@@ -44,14 +44,16 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 class JsonList:
     """A document with a member `numbers`, read piece by piece. Raises HTTPException 400 where it is no JSON.
 
-    `members` are all others, and `problems` is what is wrong with the contacts: both complete behind the last row.
+    `members` are those of the others that may be there (`known`), and `problems` is what is wrong with the contacts
+    and with members nobody knows: both complete behind the last row.
     """
 
-    def __init__(self, policy: NumberPolicy) -> None:
+    def __init__(self, policy: NumberPolicy, known: Collection[str]) -> None:
         self.members: dict[str, object] = {}
         self.has_numbers = False
         self.problems: list[Problem] = []
         self._policy = policy
+        self._known = known
         self._count = 0
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._text, self._at, self._is_last = "", 0, False
@@ -95,7 +97,11 @@ class JsonList:
         if name == "numbers":
             yield from self._numbers()
         else:
-            self.members[name] = yield from self._value()
+            value = yield from self._value()
+            if name in self._known:
+                self.members[name] = value
+            else:  # there may be a million: who takes numbers for names must not fill the memory
+                self._wrong(*told([([name], "Extra inputs are not permitted")]))
 
     def _numbers(self) -> Steps[None]:
         if self.has_numbers:
@@ -128,7 +134,7 @@ class JsonList:
         if len(self.problems) < TOLD_PROBLEMS:
             self.problems.append(problem)
         elif len(self.problems) == TOLD_PROBLEMS:
-            self.problems.append(Problem("numbers", "and more mistakes"))
+            self.problems.append(Problem("", "and more mistakes"))
 
     def _rest(self) -> Steps[None]:
         """Nothing but blanks may follow."""

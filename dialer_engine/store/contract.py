@@ -502,7 +502,7 @@ def told(mistakes: Sequence[tuple[Sequence[int | str], str]]) -> list[Problem]:
 
 
 def _problem(place: Sequence[int | str], reason: str) -> Problem:
-    where = ".".join(map(str, place))
+    where = ".".join(map(str, place)).encode(errors="replace").decode()  # half of a surrogate pair is no text
     shown = where if len(where) <= TOLD_PLACE else f"{where[:TOLD_PLACE]}..."
     return Problem(shown, reason.removeprefix("Value error, "))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from dialer_engine.api.requests import iso
+from dialer_engine.api.uploads import JsonList
 from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.core.model import CampaignId, Status
 from dialer_engine.store import Store
@@ -436,6 +438,24 @@ async def test_a_list_with_mistakes_is_not_there(client: Client) -> None:
     assert len((await client.ask("POST", "/dialer/call-lists", many)).paths) == 101
 
 
+async def test_who_takes_numbers_for_names_fills_no_memory() -> None:
+    """{"601000000": {"name": "Eva"}, ...}: a plausible mistake, in a body of up to 64 MB."""
+    read, piece = JsonList(NumberPolicy(), ("name",)), ""
+    read.feed(b'{"numbers": [], ')
+    tracemalloc.start()
+    try:
+        for number in range(601_000_000, 601_020_000, 100):
+            piece = "".join(f'"{one}": {{"name": "Eva"}}, ' for one in range(number, number + 100))
+            read.feed(piece.encode())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    read.feed(b'"name": "x"}', last=True)
+    assert (read.members, len(read.problems)) == ({"name": "x"}, 101)
+    assert (read.problems[0].place, read.problems[0].reason) == ("601000000", "Extra inputs are not permitted")
+    assert most < 1_000_000, "bytes"
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -454,6 +474,7 @@ async def test_a_list_with_mistakes_is_not_there(client: Client) -> None:
         (b"null", 422),
         (b"{}", 422),
         (b'{"name": "a", "numbers": {}}', 422),
+        (b'{"name": "a", "numbers": [], "\\ud800": 1}', 422),
         (b'{"name": "a", "numbers": [{"number": "601", "attributes": {"a": "\\ud800"}}]}', 422),
     ],
 )

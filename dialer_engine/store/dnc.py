@@ -99,16 +99,19 @@ class DoNotCallLists:
     async def slice(
         self, offset: int, count: int, *, campaign: CampaignId | None = None
     ) -> tuple[int, list[DoNotCall]]:
-        """How many entries there are, and some of them, in no order. It costs as much as all that are left out."""
-        entries: dict[str, DoNotCall] = {}
-        cursor = 0
-        while True:
-            cursor, found = await self.page(cursor, ADDED_AT_ONCE, campaign=campaign)
-            entries.update((entry.number, entry) for entry in found)  # one may come twice
-            if not cursor or len(entries) >= offset + count:
-                break
+        """How many entries there are, and some of them, in no order. It takes as long as all that are left out.
+
+        None of those is kept: there may be millions. The table that grows meanwhile may show one twice.
+        """
         total = int(await self._link.do("HLEN", self._key(campaign)))
-        return total, list(entries.values())[offset : offset + count]
+        entries: dict[str, DoNotCall] = {}
+        cursor, passed = 0, offset >= total
+        while not passed:
+            cursor, found = await self.page(cursor, ADDED_AT_ONCE, campaign=campaign)
+            entries.update((entry.number, entry) for entry in found[offset:])
+            offset = max(0, offset - len(found))
+            passed = not cursor or len(entries) >= count
+        return total, list(entries.values())[:count]
 
     def _key(self, campaign: CampaignId | None) -> str:
         return self._link.key(f"dnc:{_scope(campaign)}")

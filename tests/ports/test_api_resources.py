@@ -20,7 +20,7 @@ from dialer_engine.core.model import CampaignId, Status
 from dialer_engine.store import Store
 from dialer_engine.store.records import Closed, DoNotCall
 from tests.ports.api_client import Answer, Client, House, new_token, served, without_redis
-from tests.ports.store_desk import CAMPAIGN, FLOW, Desk
+from tests.ports.store_desk import CAMPAIGN, FLOW, Desk, RealRedis
 
 NUMBERS = [{"number": "601", "attributes": {"name": "Eva", "debt": 12.5}}, {"number": "602"}]
 
@@ -728,6 +728,28 @@ async def test_do_not_call_page_by_page(client: Client, store: Store) -> None:
         numbers += [one["number"] for one in told["items"]]
         assert told["total"] == 300
     assert sorted(numbers) == [str(number) for number in range(100, 400)]
+
+
+async def test_a_late_page_of_do_not_call_keeps_nothing_of_those_before(redis_server: RealRedis) -> None:
+    """Whoever may read may ask for it, of a list of millions, again and again."""
+    opened = await Store.open(redis_server.url)
+    async with served(opened, token=await new_token(opened)) as client:
+        await opened.do_not_call.add(
+            *(
+                DoNotCall(str(number), reason="asked us not to", by="token:eva")
+                for number in range(100_000, 140_000)
+            )
+        )
+        tracemalloc.start()
+        try:
+            for page, items in ((39_000, 1), (10**9, 0)):
+                told = await client.get(f"/dialer/do-not-call?page={page}&pageSize=1")
+                assert (len(told["items"]), told["total"]) == (items, 40_000)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    await opened.close()
+    assert most < 3_000_000, f"{most} bytes"
 
 
 async def test_numbers_are_compared_as_the_configuration_says(house: House) -> None:

@@ -24,7 +24,7 @@ from dialer_engine.api.requests import (
 )
 from dialer_engine.api.rights import Manager, Reader
 from dialer_engine.api.uploads import JsonList, LineReader, form_of, need_json
-from dialer_engine.core.compliance import NumberPolicy, normalise
+from dialer_engine.core.compliance import NumberPolicy, is_of, normalise
 from dialer_engine.core.model import ListId
 from dialer_engine.errors import Invalid, NotFound, Problem
 from dialer_engine.store.contract import Document, Name, Row, contact_row, parse, parse_row
@@ -252,9 +252,7 @@ async def remove_call_list_number(
         identity = normalise(number, numbers).identity
     except Invalid as exc:
         raise Invalid([Problem("path.number", one.reason) for one in exc.problems]) from exc
-    struck = await store.lists.strike_out(
-        call_list, identity, lambda other: _identity(other, numbers) == identity
-    )
+    struck = await store.lists.strike_out(call_list, identity, lambda other: is_of(other, identity, numbers))
     if not struck:
         raise NotFound(f"call list {call_list} has no such number")
     await store.audit.write(by=by.name, action="strike out", subject=f"list {call_list}", now=now())
@@ -341,10 +339,3 @@ def _listed(row: str) -> dict[str, object]:
     if contact is None:
         return {"number": "", "attributes": [], "problem": "it was struck out"}
     return contact.public()
-
-
-def _identity(number: str, policy: NumberPolicy) -> str | None:
-    try:
-        return normalise(number, policy).identity
-    except Invalid:
-        return None

@@ -28,7 +28,7 @@ from dialer_engine.api.requests import (
     router,
 )
 from dialer_engine.api.rights import Manager, Reader
-from dialer_engine.core.compliance import NumberPolicy, normalise
+from dialer_engine.core.compliance import NumberPolicy, is_of, normalise
 from dialer_engine.core.model import AttemptId, Status
 from dialer_engine.errors import Conflict, Invalid, NotFound
 from dialer_engine.store.contract import Disposition, Row, contact_row
@@ -254,19 +254,22 @@ def _wanted(
 ) -> Callable[[Mapping[str, object]], bool]:
     identity = None if number is None else _identity(number, policy)
 
+    def is_of_number(text: str) -> bool:
+        return text == number or (identity is not None and is_of(text, identity, policy))
+
     def wanted(item: Mapping[str, object]) -> bool:
         return (
             (status is None or item.get("status") == status)
             and (run is None or item.get("run") == run)
-            and (identity is None or _identity(str(item.get("number")), policy) == identity)
+            and (number is None or is_of_number(str(item.get("number"))))
         )
 
     return wanted
 
 
-def _identity(number: str, policy: NumberPolicy) -> str:
-    """As the dialer compares numbers; what it would not dial stands for itself."""
+def _identity(number: str, policy: NumberPolicy) -> str | None:
+    """None: it is none that would be dialed; a result may tell of it all the same."""
     try:
         return normalise(number, policy).identity
     except Invalid:
-        return number
+        return None

@@ -13,7 +13,7 @@ import typer
 
 from dialer_engine.cli.rows import Format, Refused, batches, opened, read_csv
 from dialer_engine.cli.session import AsJson, ConfigFile, Visit, put_rows, tell, visit
-from dialer_engine.core.compliance import NumberPolicy, normalise
+from dialer_engine.core.compliance import is_of, normalise
 from dialer_engine.core.model import ListId
 from dialer_engine.errors import Invalid
 from dialer_engine.store.contract import Row, parse_row
@@ -103,7 +103,7 @@ def strike_out(call_list: Id, number: str, config: ConfigFile = None) -> None:
         policy = at.config.numbers.policy()
         identity = normalise(number, policy).identity
         return await at.store.lists.strike_out(
-            ListId(call_list), identity, lambda other: _identity(other, policy) == identity
+            ListId(call_list), identity, lambda other: is_of(other, identity, policy)
         )
 
     struck = visit(config, work)
@@ -190,10 +190,3 @@ def _shown(place: int, row: str) -> tuple[object, ...]:
         return place, "struck out", ""
     attributes = json.dumps(contact.attributes, ensure_ascii=False) if contact.attributes else ""
     return place, contact.number, attributes
-
-
-def _identity(number: str, policy: NumberPolicy) -> str | None:
-    try:
-        return normalise(number, policy).identity
-    except Invalid:
-        return None

@@ -64,6 +64,17 @@ def normalise(text: str, policy: NumberPolicy) -> Number:
     return Number(text, dialed, _identity(dialed, policy))
 
 
+def is_of(text: str, identity: str, policy: NumberPolicy) -> bool:
+    """Is this text the number of that identity? For a look through many: with a region `normalise` takes some 70
+    microseconds, and the last digits, which are the same in every way to write a number, tell most apart at once."""
+    if text.translate(_SEPARATORS)[-2:] != identity[-2:]:
+        return False
+    try:
+        return normalise(text, policy).identity == identity
+    except Invalid:
+        return False
+
+
 def forbidden(number: str, policy: NumberPolicy) -> str | None:
     """Why this number (dialed or identity) is never dialed; None when nothing forbids it."""
     if _is_emergency(number, policy):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
+import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer_engine.core.compliance import EMERGENCY, Number, NumberPolicy, dial, forbidden, normalise
+from dialer_engine.core.compliance import EMERGENCY, Number, NumberPolicy, dial, forbidden, is_of, normalise
 from dialer_engine.core.model import NumberFormat, Trunk, TrunkName
 from dialer_engine.errors import Invalid
 
@@ -225,3 +228,32 @@ def test_a_trunk_that_cannot_be_used_is_refused(trunk: Trunk) -> None:
 def test_a_local_channel_is_never_optimised_away(dial_string: str, endpoint: str) -> None:
     """Else it would end under its callee's talk with an agent."""
     assert dial(Trunk(TrunkName("t"), dial_string), "5001") == endpoint
+
+
+def number_in(text: str, policy: NumberPolicy) -> str | None:
+    try:
+        return normalise(text, policy).identity
+    except Invalid:
+        return None
+
+
+@given(
+    st.sampled_from([None, *sorted(phonenumbers.SUPPORTED_REGIONS)]),
+    st.text("0123456789+-/ ()*#", min_size=2, max_size=16),
+    st.sampled_from(["", "0", "00", "+", "8", "01"]),
+)
+def test_a_number_is_known_again_however_it_is_written(region: str | None, text: str, before: str) -> None:
+    policy = NumberPolicy(default_region=region, allow_short=True, allow_premium=True)
+    identity = number_in(before + text, policy)
+    if identity is not None:
+        assert is_of(before + text, identity, policy)
+    for other in ("+420777123456", "112", text):
+        assert is_of(text, other, policy) == (number_in(text, policy) == other)
+
+
+def test_most_numbers_are_told_apart_at_once() -> None:
+    """A page of results looks at thousands of them while the calls wait."""
+    others = [str(number) for number in range(601_000_000, 601_010_000)]
+    begun = time.process_time()
+    assert sum(is_of(other, "+420601001234", PRAGUE) for other in others) == 1
+    assert time.process_time() - begun < 0.2, "normalising all of them takes some 0.7 s"

@@ -163,9 +163,11 @@ class _Run:
         """Record it, if it says anything new; False when the callee hung up meanwhile: the rest is in the result."""
         if position.end == "hungup" or position.memory == self.recorded:
             return True
-        if await self._until_done(lambda: self.record(position), seconds=RECORD_RETRY_SECONDS):
-            self.recorded = position.memory
-            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECORD_RETRY_SECONDS):  # a Redis that hangs does not say that it is away
+                if await self._until_done(lambda: self.record(position)):
+                    self.recorded = position.memory
+                    return True
         return not any(isinstance(event, flows.HungUp) for event in self.pending)
 
     def _playback_id(self, action_id: str) -> str:

@@ -33,6 +33,8 @@ STALE_SECONDS = 15.0
 """An older permission to send counts no more. Leases last longer, and Redis answers sooner or not at all."""
 ASK_AGAIN_SECONDS = 1.0
 """Between two questions to a PBX that does not answer, or that has been told to hang up."""
+NOTE_SECONDS = 0.2
+"""So long Redis is waited for with how a call rings: it may be answered meanwhile, and is to be greeted then."""
 LOOKS_AT_ONCE = 16
 """Half of our connections: whoever comes back to a thousand calls has keys to hear and people to play to meanwhile."""
 LEAVING_SECONDS = 1.0
@@ -177,8 +179,9 @@ class Driver:
 
     async def _note(self, attempt: Attempt) -> None:
         """What a ringing call has shown so far. Not worth a wait: Asterisk can be asked after a crash."""
-        with suppress(Unavailable):
-            await self._record(attempt, attempt.to_fields())
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(NOTE_SECONDS):
+                await self._record(attempt, attempt.to_fields())
 
     async def _record(self, attempt: Attempt, fields: Mapping[str, str]) -> None:
         """Raises _NotOurs when another daemon has taken the call over: we were frozen, or cut off from Redis.
@@ -209,6 +212,11 @@ class Driver:
     async def _overdue(self, attempt: Attempt) -> None:
         """Nothing was heard for too long: ask, and end what should have ended."""
         phase = attempt.call.phase
+        if attempt.looking:  # somebody asks just now: what he learns counts
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_AGAIN_SECONDS):
+                    await attempt.changed.wait()
+            return
         await self.look(attempt)
         if attempt.call.phase is not phase:
             return  # the deadline was that of a ring, and it has been answered: nobody had told

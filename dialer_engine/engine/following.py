@@ -207,7 +207,7 @@ class Follower:
 
     async def _tell_trunks(self) -> None:
         """Those that have been closed, or opened again, since the last look."""
-        for name, lane in self.board.lanes.items():
+        for name, lane in list(self.board.lanes.items()):  # a reload may add others meanwhile
             closed = lane.brake.closed
             if closed != (name in self._closed):
                 facts = {

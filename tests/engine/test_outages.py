@@ -73,6 +73,25 @@ async def test_redis_fails_for_a_minute_and_the_results_of_the_live_calls_are_ke
         world.check_at_rest(campaign)
 
 
+async def test_a_redis_that_hangs_keeps_nobody_waiting_for_longer_than_one_that_is_away() -> None:
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = answers(2.0, keys=[(12.0, "1")])
+        patient = {**SURVEY, "ask": dict(SURVEY["ask"], timeout=20)}
+        campaign = await world.campaign([number], flow=patient)
+        daemon = await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        daemon.redis.hung = True  # before it rings
+        answered = world.pbx.originates[0].at + 2.0
+        await world.until(lambda: "sound:hello" in world.pbx.plays[number], within=20, every=0.02)
+        assert world.at - answered < 3.5
+        await world.until(lambda: "sound:thanks" in world.pbx.plays[number], within=30, every=0.02)
+        assert world.at - (answered + 12.0) < 3.5
+        daemon.redis.hung = False
+        await world.completed(campaign)
+        assert world.statuses(campaign) == {number: ["TERMINATED/YES"]}
+
+
 async def test_redis_goes_away_again_and_again() -> None:
     async with World() as world:
         world.pbx.default = answers(0.3, talks=1.0)
@@ -214,6 +233,26 @@ async def test_answered_calls_go_on_after_the_socket_was_lost() -> None:
         world.check_at_rest(campaign)
 
 
+async def test_who_has_answered_is_not_cut_at_the_end_of_his_ring_while_somebody_asks_after_him() -> None:
+    # The second to ask took no answer for one: he who had answered while nobody heard it was hung up as a ring-out.
+    async with World() as world:
+        world.pbx.default = answers(14.9)
+        campaign = await world.campaign(numbers(1), flow=HELLO, dialTimeout=15)
+        await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        sent = world.pbx.originates[0].at
+        await world.sleep(sent + 14.0 - world.at)
+        world.pbx.lose_socket()
+        await world.sleep(sent + 19.95 - world.at)
+        world.pbx.hung = True  # for those who ask just now
+        world.pbx.restore_socket()
+        await world.sleep(0.02)
+        world.pbx.hung = False
+        await world.completed(campaign)
+        assert list(world.statuses(campaign).values()) == [["TERMINATED"]]
+        assert not world.pbx.cut
+
+
 @pytest.mark.parametrize(
     "event", ["StasisStart", "ChannelDestroyed", "PlaybackFinished", "ChannelStateChange", "Dial"]
 )
@@ -352,3 +391,17 @@ async def test_a_dead_trunk_does_not_slow_another_one() -> None:
         await world.daemon()
         await world.completed(alive, within=15)
         assert world.limit(dead) == "TRUNK_DOWN"
+
+
+async def test_a_trunk_may_be_added_just_when_it_is_told_that_another_one_is_closed() -> None:
+    # Its name came among those that were gone through, and the daemon ended.
+    async with World() as world:
+        world.pbx.default = CARRIER_FAILS
+        await world.campaign(numbers(50))
+        daemon = await world.daemon()
+        await world.until(lambda: len(world.pbx.originates) == 10, every=0.01)
+        daemon.redis.seconds = 0.1  # from the writing to its answer there is time
+        await world.until(lambda: "trunk" in world.told(), every=0.01)
+        world.trunks.append(trunk("other"))
+        daemon.fate.inside(daemon.engine.take, world.settings())
+        await world.sleep(1)

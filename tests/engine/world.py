@@ -345,6 +345,11 @@ class World:
             by_number.setdefault(one["number"], []).append(status)
         return by_number
 
+    def told(self) -> list[str]:
+        """The kinds of what has happened, oldest first."""
+        happenings: Any = self.redis.xrange("{dialer}:events")
+        return [fields["kind"] for _, fields in happenings]
+
     def live(self) -> set[str]:
         """Attempts that Redis holds."""
         return {key.rpartition(":")[2] for key in self.redis.keys("{dialer}:attempt:*")}

@@ -8,7 +8,7 @@ does not know any more is settled as UNKNOWN with everything recorded so far.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -81,10 +81,14 @@ class Recovery:
     def _adopt(self, record: AttemptRecord) -> None:
         try:
             attempt = self._revive(record)
-        except (ValueError, Invalid) as exc:
-            # Written by another version, or by another hand. It must not keep the others, or us, from starting.
+        except (ValueError, OverflowError, Invalid) as exc:
+            # Written by another version, or by another hand. It must not keep the others, or us, from starting: of
+            # this call no more is known than that it was sent, and Asterisk is asked for the rest.
             _log.error("record unreadable", attempt=record.id, reason=str(exc))
-            attempt = self._revive(replace(record, progress={}, attributes="{}"))
+            sent_at = self.clock().timestamp()
+            attempt = self._revive(
+                replace(record, phase=Phase.SENT, sent_at=sent_at, progress={}, attributes="{}")
+            )
         self.board.register(attempt)
         self.start(attempt)
 
@@ -99,7 +103,7 @@ class Recovery:
             due=record.due,
             trunk=lane.trunk if lane else Trunk(record.trunk, "PJSIP/${num}"),
             number=Number(record.number, record.number, record.identity),
-            attributes=orjson.loads(record.attributes),
+            attributes=_attributes(record),
             flow=flow,
             adopted=True,
             heard=True,
@@ -126,6 +130,13 @@ def _call(record: AttemptRecord) -> Call:
     if record.sent_at is not None and call.phase is Phase.CLAIMED:
         call.feed(Event.MARK_SENT, datetime.fromtimestamp(record.sent_at, UTC))
     return call
+
+
+def _attributes(record: AttemptRecord) -> Mapping[str, object]:
+    found = orjson.loads(record.attributes)
+    if not isinstance(found, dict):
+        raise ValueError("its attributes are no object")  # noqa: TRY004 - as whatever else cannot be read
+    return found
 
 
 def _position(record: AttemptRecord) -> Position | None:

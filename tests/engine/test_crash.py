@@ -179,3 +179,26 @@ async def test_what_was_claimed_and_not_sent_is_called_again_though_a_do_not_cal
         await world.completed(campaign)
         assert world.statuses(campaign) == {number: ["RS_BLACKLIST/do-not-call"]}
         world.check_at_rest(campaign)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [{"phase": "BEYOND"}, {"phase": "SENT", "sent_at": "inf"}, {"attributes": "[1]"}, {"position": "{}"}],
+    ids=["phase", "instant", "attributes", "position"],
+)
+async def test_a_record_that_cannot_be_read_keeps_nobody_from_starting(spoilt: dict[str, str]) -> None:
+    # A phase of a later version ended every start of the former one.
+    async with World() as world:
+        one, other = numbers(2)
+        world.pbx.callees[one] = answers(0.5, keys=[(4.0, "1")])
+        campaign = await world.campaign([one, other], flow=SURVEY, maxChannels=1)
+        first = await world.daemon()
+        await world.until(lambda: "sound:hello" in world.pbx.plays[one])
+        await first.kill()
+        (attempt,) = world.live()
+        world.redis.hset(f"{{dialer}}:attempt:{attempt}", mapping=spoilt)
+        await world.daemon()
+        await world.completed(campaign)
+        assert world.pbx.by_number == {one: 1, other: 1}
+        assert len(world.statuses(campaign)[one]) == 1
+        world.check_at_rest(campaign)

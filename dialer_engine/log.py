@@ -76,9 +76,19 @@ def masked(text: str) -> str:
 
 
 def _mask(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key in NUMBER_KEYS & line.keys():
-        line[key] = _masked_value(line[key])
+    line.update(_masked_fields(line))
     return line
+
+
+def _masked_fields(fields: Mapping[str, object]) -> dict[str, object]:
+    """Those that hold a number, or fields that may."""
+    found: dict[str, object] = {}
+    for key, value in fields.items():
+        if key in NUMBER_KEYS:
+            found[key] = _masked_value(value)
+        elif isinstance(value, dict):
+            found[key] = {**value, **_masked_fields(value)}
+    return found
 
 
 def _masked_value(value: object) -> object:

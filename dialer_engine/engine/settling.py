@@ -79,17 +79,22 @@ class Settler:
         while True:
             result = _with_word(attempt, outcome(attempt.call, attempt.said), disposition)
             following = self._after(attempt, result)
-            kind = await self._write(attempt, result, following, disposition)
+            kind, asked = await self._write(attempt, result, following, disposition)
             if kind is not SettleKind.CHANGED:
                 break
             disposition = await self._disposition(attempt)
-        self._tell(attempt, result, following, written=kind is SettleKind.DONE)
+        self._tell(attempt, result, following, first=kind is SettleKind.DONE, asked=asked)
 
     async def _write(
         self, attempt: Attempt, result: Outcome, following: Next, disposition: str | None
-    ) -> SettleKind:
-        return await self._until_written(
-            lambda: self.store.calls.settle(
+    ) -> tuple[SettleKind, int]:
+        """What Redis says, and how often it was asked."""
+        asked = 0
+
+        async def write() -> SettleKind:
+            nonlocal asked
+            asked += 1
+            return await self.store.calls.settle(
                 attempt.id,
                 owner=self.owner,
                 result=item(attempt, result),
@@ -97,15 +102,19 @@ class Settler:
                 now=self._epoch(),
                 disposition=disposition,
             )
-        )
 
-    def _tell(self, attempt: Attempt, result: Outcome, following: Next, *, written: bool) -> None:
+        return await self._until_written(write), asked
+
+    def _tell(self, attempt: Attempt, result: Outcome, following: Next, *, first: bool, asked: int) -> None:
+        """`first`: nobody had written it before, nor we ourselves when we were not answered."""
         line = self.board.lines.get(attempt.campaign.id)
         if line is not None and isinstance(following, RedialAt):
             line.supply.hear_of(following.at)
-        if not written:
+        if not first and asked > 1:
+            _log.warning("result written before, it seems", attempt=attempt.id, result=item(attempt, result))
+        elif not first:
             _log.error("result not written", attempt=attempt.id, result=item(attempt, result))
-        if written:
+        if first or asked > 1:
             self.metrics.settled(attempt.campaign.id, result.status)
         _log.info(
             "settled",
@@ -116,7 +125,7 @@ class Settler:
             ext_status=result.ext_status,
             cause=result.cause,
             sip_code=result.sip_code,
-            first=written,
+            first=first,
         )
 
     def _after(self, attempt: Attempt, result: Outcome) -> Next:

@@ -47,6 +47,17 @@ async def test_a_verb_whose_reply_is_lost_neither_calls_twice_nor_forgets(verb: 
         world.check_at_rest(campaign)
 
 
+async def test_a_result_whose_writing_was_not_answered_is_not_told_as_lost() -> None:
+    async with World() as world:
+        world.pbx.default = BUSY
+        campaign = await world.campaign(numbers(1))
+        daemon = await world.daemon()
+        daemon.fate.faults.append(("settle", "after"))
+        await world.completed(campaign)
+        assert len(world.results(campaign)) == 1
+        assert not [line["event"] for line in world.log if line["level"] == "error"]
+
+
 @pytest.mark.parametrize("how", ["away", "hung", "full"])
 async def test_redis_fails_for_a_minute_and_the_results_of_the_live_calls_are_kept(how: str) -> None:
     async with World() as world:

@@ -189,8 +189,8 @@ class _Daemon:
         self._ami = ami
         if ami is None:
             _log.info("queues not watched", reason="ami.secret is not set: campaigns for queues wait")
-        housekeeping = self._housekeeping()
-        housekeeping.start()
+        jobs = housekeeping(lambda: self._config, self._engine, self._store)
+        jobs.start()
         try:
             async with asyncio.TaskGroup() as group:
                 services = [
@@ -209,7 +209,7 @@ class _Daemon:
                 for service in services:
                     service.cancel()
         finally:
-            housekeeping.shutdown(wait=False)
+            jobs.shutdown(wait=False)
             self._systemd.tell("STOPPING=1")
 
     async def _serve(self, listener: socket.socket) -> None:
@@ -249,34 +249,40 @@ class _Daemon:
             if self._why_dead() is None:
                 self._systemd.tell("WATCHDOG=1")
 
-    def _housekeeping(self) -> AsyncIOScheduler:
-        """What is due by the calendar. When a contact is due is no business of it: that stands in Redis."""
-        jobs = AsyncIOScheduler(
-            timezone=self._config.dialing.timezone,
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
-        jobs.add_job(_job("audit", self._engine.audit), "interval", seconds=AUDIT_SECONDS)
-        jobs.add_job(self._engine.wake, "cron", second=0)  # active periods begin and end on minutes, mostly
-        at_once = datetime.now(UTC)  # a do-not-call list may wait for its second half
-        jobs.add_job(_job("tidy", self._store.tidy), "interval", seconds=TIDY_SECONDS, next_run_time=at_once)
-        soon = datetime.now(UTC) + timedelta(seconds=ARCHIVE_AFTER_SECONDS)
-        jobs.add_job(
-            _job("archive results", self._archive_results), "cron", hour=3, minute=17, next_run_time=soon
-        )
-        jobs.add_job(_job("drop old generations", self._drop_old_generations), "cron", minute=41)
-        return jobs
 
-    async def _archive_results(self) -> None:
-        config = self._config
-        archive = Archive(config.daemon.archive_of(config.redis.prefix), self._store.results)
-        keep = timedelta(days=config.results.keep_days)
-        snapshot = await self._store.campaigns.load(now=time.time())
-        await archive.move(snapshot.campaigns, before=datetime.now(UTC) - keep, owner=config.daemon.name)
+def housekeeping(config: Callable[[], Config], engine: Engine, store: Store) -> AsyncIOScheduler:
+    """What is due by the calendar. When a contact is due is no business of it: that stands in Redis.
 
-    async def _drop_old_generations(self) -> None:
-        dropped = await self._store.lists.drop_old_generations()
+    Coroutines alone: APScheduler runs what is none in a thread, where nothing of ours may be touched.
+    """
+
+    async def look() -> None:
+        engine.wake()
+
+    async def archive_results() -> None:
+        settings = config()
+        archive = Archive(settings.daemon.archive_of(settings.redis.prefix), store.results)
+        keep = timedelta(days=settings.results.keep_days)
+        snapshot = await store.campaigns.load(now=time.time())
+        await archive.move(snapshot.campaigns, before=datetime.now(UTC) - keep, owner=settings.daemon.name)
+
+    async def drop_old_generations() -> None:
+        dropped = await store.lists.drop_old_generations()
         if dropped:
             _log.info("dropped old generations", generations=dropped)
+
+    jobs = AsyncIOScheduler(
+        timezone=config().dialing.timezone,
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
+    jobs.add_job(_job("audit", engine.audit), "interval", seconds=AUDIT_SECONDS)
+    jobs.add_job(_job("look", look), "cron", second=0)  # active periods begin and end on minutes, mostly
+    at_once = datetime.now(UTC)  # a do-not-call list may wait for its second half
+    jobs.add_job(_job("tidy", store.tidy), "interval", seconds=TIDY_SECONDS, next_run_time=at_once)
+    soon = datetime.now(UTC) + timedelta(seconds=ARCHIVE_AFTER_SECONDS)
+    jobs.add_job(_job("archive results", archive_results), "cron", hour=3, minute=17, next_run_time=soon)
+    jobs.add_job(_job("drop old generations", drop_old_generations), "cron", minute=41)
+    return jobs
 
 
 class _ApiAlone:

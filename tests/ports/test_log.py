@@ -60,8 +60,14 @@ def test_numbers_are_masked_but_for_their_last_three_digits(setup: Setup) -> Non
 def test_a_number_within_what_is_told_is_masked_too(setup: Setup) -> None:
     """As in a result that could not be written."""
     lines = setup()
-    log.get("x").error("said", result={"number": "123456789", "status": "RS_BUSY", "attributes": {"number": 1234}})
-    assert lines()[0]["result"] == {"number": "******789", "status": "RS_BUSY", "attributes": {"number": "*234"}}
+    log.get("x").error(
+        "said", result={"number": "123456789", "status": "RS_BUSY", "attributes": {"number": 1234}}
+    )
+    assert lines()[0]["result"] == {
+        "number": "******789",
+        "status": "RS_BUSY",
+        "attributes": {"number": "*234"},
+    }
 
 
 def test_numbers_are_shown_when_asked_for(setup: Setup) -> None:

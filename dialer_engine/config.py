@@ -52,7 +52,9 @@ SECRETS = ("redis.password", "ari.password", "ami.secret", "api.metrics_token")
 """What may come from a credential or from `KEY_file`, and is never shown."""
 
 # Everything else is taken over by a reload.
-_NEED_RESTART = frozenset({"redis", "ari", "ami", "api", "oidc", "log", "daemon.name", "dialing.queue_context"})
+_NEED_RESTART = frozenset(
+    ["redis", "ari", "ami", "api", "oidc", "log", "daemon.name", "dialing.queue_context", "dialing.timezone"]
+)
 
 # No `&` (Asterisk would ring two), no separators of the dialplan, no quotes, no blanks.
 _DIAL_STRING = re.compile(r"[A-Za-z0-9]+/[A-Za-z0-9_.@:/+*#-]*")
@@ -416,7 +418,14 @@ def reload(old: Config, new: Config) -> tuple[str, ...]:
     """Names of the changed settings that only a restart takes over, e.g. ("ari.url", "daemon.name")."""
     before, after = _flat(old), _flat(new)
     changed = sorted(place for place in before.keys() | after.keys() if before.get(place) != after.get(place))
-    return tuple(place for place in changed if {place, place.partition(".")[0]} & _NEED_RESTART)
+    needed = [place for place in changed if {place, place.partition(".")[0]} & _NEED_RESTART]
+    if not _local_trunks(old):  # all channels are heard from the start, or never
+        needed += _local_trunks(new)
+    return tuple(needed)
+
+
+def _local_trunks(config: Config) -> list[str]:
+    return [f"trunks.{name}" for name, trunk in config.trunk_table().items() if trunk.is_local]
 
 
 def without_password(url: str) -> str:

@@ -94,7 +94,12 @@ async def _run(config: Config, options: Options) -> None:
 
 
 async def _run_on(redis_url: str, listener: socket.socket, config: Config, options: Options) -> None:
-    store = await Store.open(redis_url, prefix=config.redis.prefix, default_timezone=config.dialing.timezone)
+    store = await Store.open(
+        redis_url,
+        prefix=config.redis.prefix,
+        timeout_seconds=config.redis.timeout_seconds,
+        default_timezone=config.dialing.timezone,
+    )
     counted = metrics.Metrics(__version__)
     try:
         if options.api_only:

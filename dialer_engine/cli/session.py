@@ -61,7 +61,10 @@ def visit(path: Path | None, work: Callable[[Visit], Awaitable[_T]]) -> _T:
 
     async def visiting() -> _T:
         store = await Store.open(
-            config.redis.location, prefix=config.redis.prefix, default_timezone=config.dialing.timezone
+            config.redis.location,
+            prefix=config.redis.prefix,
+            timeout_seconds=config.redis.timeout_seconds,
+            default_timezone=config.dialing.timezone,
         )
         try:
             return await work(Visit(store, config, f"cli:{getpass.getuser()}"))

@@ -200,7 +200,8 @@ def test_a_reload_names_what_needs_a_restart(write: Write) -> None:
             "[daemon]\nname = 'n'\ndrain_seconds = 5\n[dialing]\ntimezone = 'Europe/Prague'\nqueue_context = 'q'"
         )
     )
-    assert reload(old, new) == ("ari.password", "daemon.name", "dialing.queue_context", "redis.prefix")
+    changed = ("ari.password", "daemon.name", "dialing.queue_context", "dialing.timezone", "redis.prefix")
+    assert reload(old, new) == changed
     assert reload(old, old) == ()
 
 
@@ -244,6 +245,22 @@ def test_check_config_exits_with_78_and_lists_the_mistakes(write: Write) -> None
     for place in ("redis.port", "dialing.timezone", "ari.password"):
         assert place in done.stderr
     assert not done.stdout
+
+
+def test_the_first_local_trunk_needs_a_restart_and_the_second_does_not(write: Write) -> None:
+    """Its channels are heard among all of the PBX, by a socket that is opened at the start."""
+    head = "[ari]\npassword = 'x'\n[dialing]\ndefault_trunk = 'a'\n[trunks.a]\ncapacity = 5\n"
+    plain, one, two = (
+        load(
+            write(
+                head
+                + "".join(f"[trunks.{name}]\ndial_string = 'Local/${{num}}@from-internal'\n" for name in names)
+            )
+        )
+        for names in ("", "b", "bc")
+    )
+    assert reload(plain, one) == ("trunks.b",)
+    assert reload(one, two) == reload(two, one) == reload(one, plain) == ()
 
 
 @pytest.mark.parametrize(

@@ -315,6 +315,20 @@ def test_whose_fault_it_is_stands_in_the_exit_code(place: Place) -> None:
         assert "cannot listen" in place.run_process("run", code=69)
 
 
+@pytest.mark.parametrize("command", [("list", "list"), ("run",)], ids=" ".join)
+def test_a_redis_that_does_not_answer_is_given_up_when_the_configuration_says_so(
+    place: Place, command: tuple[str, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hung = {
+            "DIALER_REDIS__URL": f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
+            "DIALER_REDIS__TIMEOUT_SECONDS": "0.2",
+        }
+        began = time.monotonic()
+        place.run_process(*command, code=69, environment=hung)
+        assert time.monotonic() - began < 4.5, "the default is 5 s"
+
+
 def test_the_daemon_lives_reloads_and_drains(place: Place, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))

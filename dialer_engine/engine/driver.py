@@ -134,7 +134,7 @@ class Driver:
             return None
 
     async def _may_send(self, attempt: Attempt) -> bool:
-        """The last look before the telephone rings: the period, then (in one script) the rest.
+        """The last look before the telephone rings: the period, then (in one script) the rest, and its row.
 
         The record says SENT after it. The call stays CLAIMED until the originate goes out, and what is CLAIMED at
         its end is released: we know that nothing was sent.
@@ -142,10 +142,13 @@ class Driver:
         if not self._may_start(attempt) or not self.pbx.connected:
             return False
         now = self.clock().timestamp()
-        reply = await self.store.calls.mark_sent(attempt.id, owner=self.owner, now=now)
+        reply, stands = await asyncio.gather(
+            self.store.calls.mark_sent(attempt.id, owner=self.owner, now=now),
+            self.store.reading.stands(attempt.due.contact),
+        )
         match reply.kind:
             case SentKind.OK:
-                return True
+                return stands  # else struck out while it was held ready: released, it is closed where rows are read
             case SentKind.FORBIDDEN:
                 attempt.feed(Event.FORBIDDEN, self.clock(), value=reply.reason)
             case SentKind.STOPPED:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import orjson
 
 from dialer_engine.core.model import CampaignId, Contact, Due, ListId
+from dialer_engine.errors import Rejected
 from dialer_engine.store.campaigns import read_object
 from dialer_engine.store.contract import STRUCK_OUT
 from dialer_engine.store.link import Link
@@ -70,6 +71,16 @@ class Reading:
             fresh=tuple(Candidate(*there[one], fresh=True) for one in fresh_members if one in there),
             next_due_at=float(next_due) if next_due else None,
         )
+
+    async def stands(self, contact: Contact) -> bool:
+        """Is its row still in the list, and not struck out? A call added to the run has none."""
+        if contact.is_added:
+            return True
+        try:
+            rows = await self.rows(ListId(contact.call_list), contact.generation, contact.row, 1)
+        except Rejected:  # another program has put something else there
+            return False
+        return bool(rows) and rows[0] != STRUCK_OUT
 
     async def refused(self, campaign: CampaignId, run: int) -> list[dict[str, object]]:
         """The first refused rows of a run: {callList, generation, row, text, reason}."""

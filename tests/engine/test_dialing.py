@@ -271,3 +271,37 @@ async def test_a_struck_out_row_is_not_called_though_it_was_held_ready() -> None
         await world.completed(campaign)
         assert set(world.pbx.by_number) == {one, two}
         world.check_at_rest(campaign)
+
+
+async def test_a_struck_out_row_is_not_called_though_so_many_are_held_that_none_is_read_again() -> None:
+    async with World() as world:
+        listed = numbers(150)
+        rows = await world.a_list(listed)
+        campaign = await world.campaign(rows, maxChannels=1)
+        await world.daemon()
+        await world.until(lambda: listed[0] in world.pbx.by_number)
+        gone = listed[3]
+        await world.store.lists.strike_out(rows, gone, gone.__eq__)
+        await world.until(lambda: listed[5] in world.pbx.by_number)
+        assert gone not in world.pbx.by_number
+        await world.edit(campaign, maxChannels=50)
+        await world.completed(campaign)
+        assert world.pbx.by_number == dict.fromkeys([one for one in listed if one != gone], 1)
+        assert world.census(campaign)["closed"] == 150
+        world.check_at_rest(campaign)
+
+
+async def test_a_list_spoilt_while_its_rows_are_held_stops_no_other_campaign() -> None:
+    async with World() as world:
+        rows = await world.a_list(numbers(150))
+        spoilt = await world.campaign(rows, maxChannels=1)
+        campaign = await world.campaign(numbers(20, first=603_000_001), maxChannels=1)
+        daemon = await world.daemon()
+        await world.until(lambda: len(world.pbx.originates) > 2)
+        world.redis.delete(f"{{dialer:list:{rows}}}:rows:1")
+        world.redis.set(f"{{dialer:list:{rows}}}:rows:1", "another program's")
+        at = world.at
+        await world.completed(campaign)
+        assert world.at - at < 60
+        assert daemon.engine.why_not_ready() is None
+        assert world.state(spoilt) == "RUNNING"

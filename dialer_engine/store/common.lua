@@ -10,6 +10,11 @@ local call = redis.call
 local function campaign_key(id, name) return base .. ':campaign:' .. id .. ':' .. name end
 local function attempt_key(id) return base .. ':attempt:' .. id end
 
+-- Bytes that are no UTF-8 were read as U+FFFD, so only the ASCII of another program's text is compared.
+local function reads_as(text, read)
+  return string.gsub(text, '[\128-\255]', '') == string.gsub(read, '[\128-\255]', '')
+end
+
 local function wake(what) call('PUBLISH', base .. ':wake', what) end
 
 -- For whoever follows what happens (store/events.py). The same fields for every kind: Redis keeps their names once.

@@ -14,6 +14,8 @@ from dialer_engine.store.link import Link
 from dialer_engine.store.records import ListInfo, Written
 
 ROWS_AT_ONCE = 1000
+MOST_GENERATIONS = 1000
+"""Looked at when they are freed."""
 ENDED = (CampaignState.NEW, CampaignState.COMPLETED, CampaignState.REMOVED)
 
 
@@ -101,17 +103,11 @@ class Lists:
         return Written(call_list, *answer)
 
     async def strike_out(self, call_list: ListId, identity: str, same: Callable[[str], bool]) -> int:
-        """Overwrite by `-` every row of which `same(number)` is true; returns how many. Raises NotFound."""
-        info = await self.info(call_list)
-        struck = 0
-        for offset in range(0, info.rows, ROWS_AT_ONCE):
-            rows = await self._range(call_list, info.generation, offset, ROWS_AT_ONCE)
-            found = await asyncio.to_thread(_places, rows, same)
-            if found:
-                flat = [part for index in found for part in (offset + index, rows[index])]
-                base = self._link.list_base(call_list)
-                struck += await self._link.run("strike", info.generation, identity, *flat, base=base)
-        return struck
+        """Overwrite by `-` every row of which `same(number)` is true, in the current generation and in those that
+        runs under way still read; returns how many. Raises NotFound."""
+        generations = {(await self.info(call_list)).generation}
+        generations |= {one for of_list, one in await self._generations_in_use() if of_list == call_list}
+        return sum([await self._strike_out(call_list, one, identity, same) for one in sorted(generations)])
 
     async def info(self, call_list: ListId) -> ListInfo:
         """Raises NotFound."""
@@ -157,7 +153,9 @@ class Lists:
         users = {*await self._campaigns.naming(call_list=call_list), *await self._running_on(call_list)}
         if users:
             raise Conflict(f"call list {call_list} is used by campaigns {', '.join(map(str, sorted(users)))}")
-        left = [self.imports.name(call_list, one) for one in range(1, info.generation + 1)]
+        oldest = await self._oldest(call_list)
+        there = {*_from(oldest, info.generation), info.generation}
+        left = [self.imports.name(call_list, one) for one in sorted(there)]
         await self._link.run("unlist", call_list, *left)
         await self.imports.clean_up()
 
@@ -172,15 +170,20 @@ class Lists:
             if info.id in imported:  # rows may be on their way to an old generation
                 continue
             meta = f"{self._link.list_base(info.id)}:meta"
-            oldest = max(1, whole(await self._link.do("HGET", meta, "oldest") or "1"))
+            oldest = await self._oldest(info.id)
             before = min(self._current_at_last_drop.get(info.id, 0), info.generation)
-            old = [one for one in range(oldest, before) if (info.id, one) not in in_use]
+            kept = {one for of_list, one in in_use if of_list == info.id and oldest <= one < before}
+            old = [one for one in _from(oldest, before) if one not in kept]
             await self.imports.drop(info.id, old)
             dropped += len(old)
-            kept = [one for one in range(oldest, before) if one not in old]
             await self._link.do("HSET", meta, "oldest", min(kept, default=max(oldest, before)))
             self._current_at_last_drop[info.id] = info.generation
         return dropped
+
+    async def _oldest(self, call_list: ListId) -> int:
+        """The first generation that may not have been freed."""
+        meta = f"{self._link.list_base(call_list)}:meta"
+        return max(1, whole(await self._link.do("HGET", meta, "oldest") or "1"))
 
     async def _generations_in_use(self) -> set[tuple[int, int]]:
         """(list, generation) of every run under way: those it reads, and those it has open contacts on."""
@@ -210,6 +213,19 @@ class Lists:
         under_way = [one for one, state in zip(ids, states, strict=True) if state and state not in ENDED]
         runs = await self._link.many([("HGETALL", self._link.campaign_key(one, "run")) for one in under_way])
         return dict(zip(map(CampaignId, under_way), runs, strict=True))
+
+    async def _strike_out(
+        self, call_list: ListId, generation: int, identity: str, same: Callable[[str], bool]
+    ) -> int:
+        struck = offset = 0
+        while rows := await self._range(call_list, generation, offset, ROWS_AT_ONCE):
+            found = await asyncio.to_thread(_places, rows, same)
+            if found:
+                flat = [part for index in found for part in (offset + index, rows[index])]
+                base = self._link.list_base(call_list)
+                struck += await self._link.run("strike", generation, identity, *flat, base=base)
+            offset += len(rows)
+        return struck
 
     async def _require(self, call_list: ListId) -> None:
         if not await self._link.do("SISMEMBER", self._link.key("lists"), call_list):
@@ -256,6 +272,11 @@ def _open(run: Mapping[str, str]) -> set[tuple[int, int]]:
 def _place(text: str) -> tuple[int, int]:
     call_list, _, generation = text.partition(".")
     return whole(call_list), whole(generation)
+
+
+def _from(oldest: int, before: int) -> range:
+    """Generations to be freed. Another program that numbers them by the clock leaves a gap that is not walked."""
+    return range(oldest, min(before, oldest + MOST_GENERATIONS))
 
 
 def _places(rows: Sequence[str], same: Callable[[str], bool]) -> list[int]:

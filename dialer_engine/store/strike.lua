@@ -5,7 +5,8 @@ local rows, struck = base .. ':rows:' .. generation, 0
 local layers = layers_of(base .. ':meta', 'layers:' .. generation)
 local set, name, known = seen(base .. ':seen:' .. generation, layers, ARGV[2])
 for i = 3, #ARGV, 2 do
-  if call('LINDEX', rows, ARGV[i]) == ARGV[i + 1] then
+  local row = call('LINDEX', rows, ARGV[i])
+  if row and reads_as(row, ARGV[i + 1]) then
     call('LSET', rows, ARGV[i], '-')
     struck = struck + 1
   end

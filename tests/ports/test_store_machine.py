@@ -104,8 +104,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def strike_out(self, number: str) -> None:
         self.do(self.store.lists.strike_out(self.list, number, number.__eq__))
-        rows = self.generations[self.current]
-        self.generations[self.current] = ["-" if row == number else row for row in rows]
+        held = (place for run in self.runs for place in (*run.waiting, *run.live.values()))
+        in_use = {self.current, *(run.generation for run in self.runs), *(generation for generation, _ in held)}
+        for one in in_use:
+            self.generations[one] = ["-" if row == number else row for row in self.generations[one]]
 
     @rule(rows=st.lists(NUMBERS, max_size=5, unique=True))
     def new_generation(self, rows: list[str]) -> None:

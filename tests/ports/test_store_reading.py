@@ -124,6 +124,33 @@ async def test_a_row_struck_out_after_it_was_read_is_closed_at_read_back(desk: D
     assert (await desk.store.lists.info(call_list)).struck == 2
 
 
+async def test_a_number_is_struck_out_of_the_generation_that_a_run_still_reads_too(desk: Desk) -> None:
+    call_list = await desk.new_list("601", "602", "603")
+    campaign = await desk.new_campaign(call_list)
+    await desk.command(campaign, Command.START)
+    await desk.read(campaign)
+    await desk.store.lists.replace(call_list, in_batches(["601"]))
+    assert await desk.store.lists.strike_out(call_list, "602", "602".__eq__) == 1
+    assert await numbers_waiting(desk, campaign) == ["601", "603"]
+    assert await desk.store.lists.strike_out(call_list, "601", "601".__eq__) == 2
+    assert await numbers_waiting(desk, campaign) == ["603"]
+    assert await desk.store.lists.rows(call_list, 0, 10) == ["-"]
+    assert await desk.store.lists.strike_out(call_list, "601", "601".__eq__) == 0
+
+
+async def test_a_row_that_is_no_text_is_struck_out_too(desk: Desk, raw: Any) -> None:
+    """Another program may write attributes in Latin-1: they are read, and so the row is dialed."""
+    call_list = await desk.new_list("601")
+    row = '{"number":"602","attributes":{"name":"René"}}'.encode("latin-1")
+    await raw("RPUSH", f"{{dialer:list:{call_list}}}:rows:1", row)
+    campaign = await desk.new_campaign(call_list)
+    await desk.command(campaign, Command.START)
+    await desk.read(campaign)
+    assert await numbers_waiting(desk, campaign) == ["601", "602"]
+    assert await desk.store.lists.strike_out(call_list, "602", "602".__eq__) == 1
+    assert await numbers_waiting(desk, campaign) == ["601"]
+
+
 async def test_reload_takes_the_new_generation_without_losing_its_place(desk: Desk) -> None:
     call_list = await desk.new_list("601", "602", "603", "604")
     campaign = await desk.new_campaign(call_list)
@@ -187,6 +214,23 @@ async def test_a_generation_just_replaced_is_left_to_the_next_housekeeping(desk:
     assert await desk.store.lists.drop_old_generations() == 0
     await desk.store.lists.replace(call_list, in_batches(["602"]))
     assert [await desk.store.lists.drop_old_generations() for _ in "123"] == [0, 1, 0]
+
+
+@pytest.mark.timeout(30)
+async def test_generations_that_are_numbered_by_the_clock_are_not_counted_through(desk: Desk, raw: Any) -> None:
+    """As another program may do it: the next one is only the greater one."""
+    call_list = await desk.new_list("601")
+    rows, lists = f"{{dialer:list:{call_list}}}:rows", desk.store.lists
+    await lists.drop_old_generations()
+    for before, generation in ((1, 1_796_000_000), (1_796_000_000, 1_796_086_400)):
+        await raw("RPUSH", f"{rows}:{generation}", "602")
+        await raw("HSET", f"{{dialer:list:{call_list}}}:meta", "generation", generation)
+        for _ in "12":
+            assert await raw("EXISTS", f"{rows}:{before}") == 1
+            await lists.drop_old_generations()
+        assert await raw("EXISTS", f"{rows}:{before}", f"{rows}:{generation}") == 1
+    await lists.delete(call_list)
+    assert await raw("KEYS", f"{{dialer:list:{call_list}}}:*") == []
 
 
 async def test_lists(desk: Desk) -> None:

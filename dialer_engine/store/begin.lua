@@ -5,6 +5,8 @@ local meta, number = base .. ':meta', 1
 local begun = call('HMGET', meta, 'generation', 'allotted')
 if ARGV[1] == '0' or begun[2] or call('EXISTS', import_key(1), base .. ':rows:1') > 0 then
   number = math.max(tonumber(begun[1]) or 1, tonumber(begun[2]) or 0) + 1
+  -- Another program may be filling its next generation.
+  while call('EXISTS', base .. ':rows:' .. number) == 1 do number = number + 1 end
   call('HSET', meta, 'allotted', number)
 end
 call('SET', import_key(number), '', 'EX', ARGV[2])

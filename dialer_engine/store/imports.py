@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dialer_engine.core.model import ListId
-from dialer_engine.errors import Conflict, Stale, Unavailable
+from dialer_engine.errors import Conflict, Rejected, Stale, Unavailable
 from dialer_engine.store.campaigns import whole
 from dialer_engine.store.link import Link
 from dialer_engine.store.records import Written
@@ -157,7 +157,8 @@ class Imports:
         """End what dead processes have left; returns how many imports. By housekeeping, and before each import."""
         dead = [one for one in await self._begun() if not await one.lives()]
         for one in dead:
-            await self._end(one)
+            with suppress(Rejected):  # another program has spoilt its list: that stops no other import
+                await self._end(one)
         return len(dead)
 
     async def under_way(self) -> set[ListId]:

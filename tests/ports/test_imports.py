@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from dialer_engine.core.model import Command, ListId
-from dialer_engine.errors import Conflict, NotFound
+from dialer_engine.errors import Conflict, Invalid, NotFound, Problem
+from dialer_engine.store import Store
 from dialer_engine.store.imports import Import
 from dialer_engine.store.link import Link
 from dialer_engine.store.lists import Lists
 from dialer_engine.store.server import connect
-from tests.ports.store_desk import Desk, in_batches, numbered
+from tests.ports.store_desk import Desk, RealRedis, in_batches, numbered
 
 THOUSANDS = [f"7{n:08}" for n in range(0, 90_000, 30)]
 
@@ -157,6 +158,37 @@ async def test_what_another_program_takes_for_a_generation_stops_no_import(desk:
     assert await desk.store.lists.drop_old_generations() == 0
     left.cancel()
     await asyncio.gather(left, return_exceptions=True)
+
+
+async def test_a_list_that_another_program_has_spoilt_stops_no_other_import(redis_server: RealRedis) -> None:
+    store = await Store.open(redis_server.url)
+    spoilt = await Desk(store).new_list("601")
+    with redis_server.client() as client:
+        client.sadd("{dialer}:imports", f"{spoilt}.2")  # of a process that has died
+        client.delete(f"{{dialer:list:{spoilt}}}:meta")
+        client.set(f"{{dialer:list:{spoilt}}}:meta", "mine")
+    made = await store.lists.create("people", in_batches(["605"]))
+    assert await store.lists.rows(made.id, 0, 10) == ["605"]
+    await store.tidy()
+    await store.close()
+
+
+async def test_a_generation_that_another_program_fills_is_left_to_it(desk: Desk, raw: Any) -> None:
+    call_list = await desk.new_list("601")
+    rows = f"{{dialer:list:{call_list}}}:rows"
+    await raw("RPUSH", f"{rows}:2", "602")
+
+    async def broken() -> AsyncIterator[list[tuple[str, str]]]:
+        yield [numbered("604")]
+        raise Invalid([Problem("numbers.1", "must be an object")])
+
+    for write in (desk.store.lists.append_all, desk.store.lists.replace):
+        with pytest.raises(Invalid):
+            await write(call_list, broken())
+        assert await raw("LRANGE", f"{rows}:2", 0, -1) == ["602"]
+    assert (await desk.store.lists.replace(call_list, in_batches(["603"]))).generation > 2
+    assert await desk.store.lists.rows(call_list, 0, 10) == ["603"]
+    assert await raw("LRANGE", f"{rows}:2", 0, -1) == ["602"]
 
 
 async def test_a_replacement_that_died_changes_nothing(desk: Desk, raw: Any) -> None:

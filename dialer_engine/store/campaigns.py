@@ -172,7 +172,8 @@ class Campaigns:
             raise _no_campaign(campaign)
         if answer == "CONFLICT":
             refusal = f"campaign {campaign} is {rest[0]}: only a run under way takes calls"
-            raise Conflict(refusal, allowed=(Command.START,))
+            mends = Command.RELOAD if rest[0] == CampaignState.INVALID else Command.START
+            raise Conflict(refusal, allowed=(mends,))
         return int(rest[0])
 
     async def command(

@@ -68,10 +68,11 @@ local function invalidate(id, now_is, reason, now)
   return 1
 end
 
--- A contact of a run that has ended never waits again.
+-- A contact of a run that has ended never waits again. What is INVALID now goes on if it did before.
 local function run_goes_on(id, run)
   local now_is = state_of(id)
-  local ended = now_is.state == 'REMOVED' or now_is.state == 'COMPLETED' or now_is.state == 'NEW'
+  local state = now_is.state == 'INVALID' and now_is.was or now_is.state
+  local ended = state == 'REMOVED' or state == 'COMPLETED' or state == 'NEW'
   return now_is.run == run and not ended
 end
 

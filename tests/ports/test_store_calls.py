@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dialer_engine.core.model import AttemptId, CampaignState, Command, Contact, Counts, Due
-from dialer_engine.errors import Rejected, Unavailable
+from dialer_engine.errors import Invalid, Rejected, Unavailable
 from dialer_engine.store.records import (
     ClaimKind,
     ClaimReply,
@@ -366,6 +366,22 @@ async def test_a_removed_campaign_gets_its_results_and_no_redials(desk: Desk) ->
     view = await desk.view(campaign)
     assert (view.fresh, view.due, view.live) == (0, 0, 0)
     assert len((await desk.store.results.read(campaign)).items) == 1
+
+
+async def test_a_removed_campaign_that_cannot_be_started_again_gets_no_redials_either(
+    desk: Desk, raw: Any
+) -> None:
+    campaign = await desk.running("601", "602")
+    sent, claimed = await desk.call(campaign), (await desk.claim(campaign))[0]
+    await desk.command(campaign, Command.REMOVE)
+    await raw("SET", f"{{dialer}}:campaign:{campaign}:definition", "{}")
+    with pytest.raises(Invalid):
+        await desk.command(campaign, Command.START)
+    await desk.store.calls.settle(sent.attempt_id, result=BUSY, next=redialed(sent.due, NOW), now=NOW)
+    await desk.store.calls.release(claimed.attempt_id, owner=OWNER)
+    view = await desk.view(campaign)
+    assert (view.state, view.fresh, view.due, view.live) == (CampaignState.INVALID, 0, 0, 0)
+    assert (await desk.store.results.read(campaign)).items[0]["redialAt"] is None
 
 
 async def recover(

@@ -125,6 +125,30 @@ async def test_invalid_keeps_run_place_and_the_state_before(desk: Desk) -> None:
     assert (after.state, after.reason, after.run, after.fresh) == (S.PAUSED, "", 1, 2)
 
 
+@pytest.mark.parametrize("state", [S.NEW, S.COMPLETED])
+async def test_no_call_is_added_to_what_is_invalid_and_had_no_run_under_way(
+    desk: Desk, state: CampaignState
+) -> None:
+    """It would wait for ever: the next run begins without it."""
+    campaign = await in_state(desk, state)
+    assert await desk.store.campaigns.set_invalid(campaign, "broken", now=NOW)
+    with pytest.raises(Conflict) as refused:
+        await desk.store.campaigns.add_call(campaign, "602", at=NOW, now=NOW)
+    assert refused.value.allowed == (C.RELOAD,)
+    assert (await desk.view(campaign)).due == 0
+    await desk.store.campaigns.set_valid(campaign, now=NOW)
+    with pytest.raises(Conflict) as refused:
+        await desk.store.campaigns.add_call(campaign, "602", at=NOW, now=NOW)
+    assert refused.value.allowed == (C.START,)
+
+
+async def test_a_call_is_added_to_what_is_invalid_and_was_running(desk: Desk) -> None:
+    campaign = await in_state(desk, S.INVALID)
+    await desk.store.campaigns.add_call(campaign, "602", at=NOW, now=NOW)
+    await desk.store.campaigns.set_valid(campaign, now=NOW)
+    assert (await desk.view(campaign)).due == 1
+
+
 async def test_a_removed_campaign_needs_no_mending(desk: Desk) -> None:
     campaign = await in_state(desk, S.REMOVED)
     assert not await desk.store.campaigns.set_invalid(campaign, "broken", now=NOW)

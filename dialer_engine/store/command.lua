@@ -11,7 +11,7 @@ local FROM = {
   remove = {RUNNING = 1, PAUSED = 1, COMPLETED = 1, REMOVED = 1, INVALID = 1},
 }
 local DONE = {start = 'started', pause = 'paused', unpause = 'unpaused', reload = 'reloaded', remove = 'removed'}
-local KEPT_RUNS = 32  -- with what was counted of their parts
+local KEPT_RUNS = 32  -- with what was counted of their parts, and the rows they refused
 local key, run_key = campaign_key(id, 'state'), campaign_key(id, 'run')
 
 local function take_queued()

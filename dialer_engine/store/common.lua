@@ -291,7 +291,7 @@ end
 -- What was counted of the parts of a run.
 local function drop_parts(id, run)
   local stats = campaign_key(id, 'stats:' .. run)
-  call('UNLINK', stats .. ':hours', stats .. ':lists', stats .. ':agents')
+  call('UNLINK', stats .. ':hours', stats .. ':lists', stats .. ':agents', campaign_key(id, 'refused:' .. run))
 end
 
 -- What a list is now, for whoever wants to change just that (records.ListInfo.mark).

@@ -12,7 +12,7 @@ call('UNLINK', campaign_key(id, 'plan'))  -- first what frees: a full Redis must
 audit(now, by, 'delete', 'campaign ' .. id, '')
 drop_waiting(id)
 for run = 0, math.min(tonumber(now_is.run) or 0, MOST_RUNS) do
-  call('UNLINK', campaign_key(id, 'stats:' .. run), campaign_key(id, 'refused:' .. run))
+  call('UNLINK', campaign_key(id, 'stats:' .. run))
   drop_parts(id, run)
 end
 for _, name in ipairs({'definition', 'versions', 'state', 'run', 'results', 'amended', 'archived', 'served'}) do

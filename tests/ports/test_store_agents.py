@@ -11,9 +11,17 @@ import orjson
 import pytest
 
 from dialer_engine.archive import Archive
-from dialer_engine.core.model import AttemptId, CampaignId, Command
+from dialer_engine.core.model import AttemptId, CampaignId, Command, ListId
 from dialer_engine.errors import Invalid, Unavailable
-from dialer_engine.store.records import ClaimRequest, Closed, DisposeKind, RedialAt, SettleKind
+from dialer_engine.store.records import (
+    ClaimRequest,
+    Closed,
+    DisposeKind,
+    PinnedList,
+    RedialAt,
+    RefusedRow,
+    SettleKind,
+)
 from dialer_engine.store.stats import KEPT, RunStats, Tally, item
 from tests.ports.store_desk import AT, EVA, NOW, OWNER, Desk, talked
 
@@ -313,12 +321,16 @@ async def test_hours_that_are_too_old_go_when_a_new_one_begins(desk: Desk, raw: 
 async def test_parts_of_old_runs_go_and_their_whole_stays(desk: Desk, raw: Any) -> None:
     campaign = await desk.running("601")
     await desk.settle(await desk.call(campaign), **talked())
+    place = PinnedList(ListId(1), 1, 1)
+    refused = [RefusedRow(1, "x", "not a number")]
+    await desk.store.reading.accept(campaign, 1, place, rows=[], refused=refused, cursor=2)
     base = f"{{dialer}}:campaign:{campaign}:stats:1"
+    parts = [f"{base}:agents", f"{base}:hours", f"{base}:lists", f"{{dialer}}:campaign:{campaign}:refused:1"]
     for run in range(2, 34):
-        assert await raw("EXISTS", f"{base}:agents", f"{base}:hours", f"{base}:lists") == 3, run
+        assert await raw("EXISTS", *parts) == 4, run
         await desk.command(campaign, Command.REMOVE)
         await desk.command(campaign, Command.START)
-    assert await raw("EXISTS", f"{base}:agents", f"{base}:hours", f"{base}:lists") == 0
+    assert await raw("EXISTS", *parts) == 0
     assert (await desk.counted(campaign)).connected == 1
 
 

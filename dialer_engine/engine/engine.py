@@ -288,13 +288,16 @@ class Engine:
                         due[act] = every, loop.time() + every
             except (Unavailable, Rejected) as exc:
                 self._board.trouble(str(exc))
+                self._board.reached_since = None
                 self._metrics.port("redis", up=False)
             await asyncio.sleep(HEARTBEAT_SECONDS / 4)
 
     async def _beat(self) -> None:
-        now = self._clock().timestamp()
-        self._board.scales.alone = await self._store.calls.heartbeat(self._owner, now=now) == 1
         offset = await self._store.clock_offset_seconds(lambda: self._clock().timestamp())
+        now = self._clock().timestamp() - offset
+        self._board.scales.alone = await self._store.calls.heartbeat(self._owner, now=now) == 1
+        if self._board.reached_since is None:
+            self._board.reached_since = asyncio.get_running_loop().time()
         if abs(offset) > CLOCK_TOLERANCE_SECONDS:
             self._board.store_trouble = f"this host's clock is {offset:+.1f} s off Redis': set it right"
         elif not self._board.strays:
@@ -316,7 +319,7 @@ class Engine:
 
     async def _extend(self) -> None:
         """Keep what is ours; let go of what another daemon has taken over while we were frozen or cut off."""
-        deadline = self._clock().timestamp() + LEASE_SECONDS
+        deadline = await self._store.time() + LEASE_SECONDS
         lost = await self._store.calls.extend(self._owner, list(self._board.attempts), deadline=deadline)
         for attempt_id in lost:
             task = self._driving.get(attempt_id)

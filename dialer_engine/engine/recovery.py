@@ -8,6 +8,7 @@ does not know any more is settled as UNKNOWN with everything recorded so far.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -29,7 +30,8 @@ from dialer_engine.store import Store
 from dialer_engine.store.records import AttemptRecord
 
 DEAD_AFTER_SECONDS = 30.0
-"""A daemon whose heartbeat is older is dead; its attempts are taken over when their leases have run out, too."""
+"""A daemon whose heartbeat is older is dead; its attempts are taken over when their leases have run out, too. Not
+before Redis has been there for so long: after an outage the others need the time to tell that they live."""
 
 _log = log.get("recovery")
 
@@ -63,12 +65,15 @@ class Recovery:
                 raise
 
     async def _find(self) -> None:
+        now = await self.store.time()
+        since = self.board.reached_since
+        patient = since is not None and asyncio.get_running_loop().time() - since >= DEAD_AFTER_SECONDS
         found = await self.store.calls.recover(
             self.owner,
             known=[*self.board.attempts, *self.board.claiming],
             lease_seconds=LEASE_SECONDS,
-            dead_after_seconds=DEAD_AFTER_SECONDS,
-            now=self.clock().timestamp(),
+            dead_after_seconds=DEAD_AFTER_SECONDS if patient else math.inf,
+            now=now,
         )
         for record in found.attempts:
             if record.id not in self.board.attempts:

@@ -117,8 +117,14 @@ class Store:
     async def clock_offset_seconds(self, clock: Callable[[], float]) -> float:
         """How far our clock is ahead of Redis' (half a round trip of doubt)."""
         before = clock()
+        theirs = await self.time()
+        return (before + clock()) / 2 - theirs
+
+    async def time(self) -> float:
+        """Redis' clock (epoch seconds): the one by which daemons tell the dead from the living, whatever their hosts'
+        clocks say."""
         seconds, microseconds = await self._link.do("TIME")
-        return (before + clock()) / 2 - (int(seconds) + int(microseconds) / 1e6)
+        return int(seconds) + int(microseconds) / 1e6
 
     async def _agree_on_version(self) -> None:
         key = self._link.key("version")

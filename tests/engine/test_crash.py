@@ -13,6 +13,7 @@ from tests.engine.world import BYE, SURVEY, VIRTUAL, World, numbers, rule
 pytestmark = VIRTUAL
 
 CHUNKS = 4
+WAITS = {"hello": {"type": "wait", "seconds": 300, "next": "bye"}, **BYE}
 TALKS = answers(0.5, keys=[(1.5, "1")])
 RINGS = RINGS_OUT.but(ends_after=3.0, cause=19, sip_code=480, dial_status="NOANSWER")
 
@@ -162,6 +163,58 @@ async def test_the_calls_of_a_dead_daemon_are_taken_over_by_another_when_lease_a
         assert len(world.results(campaign)) == 0, "the lease is not over, and the channel is taken"
         await world.completed(campaign, within=60)
         assert sorted(world.statuses(campaign).values()) == [["RS_BUSY"], ["RS_ERROR/UNKNOWN"]]
+        world.check_at_rest(campaign)
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+async def test_a_daemon_whose_clock_is_wrong_takes_no_calls_of_the_living(ahead: float) -> None:
+    async with World() as world:
+        world.pbx.default = answers(0.5, talks=60.0)
+        campaign = await world.campaign(numbers(2), flow=WAITS)
+        await world.daemon("right")
+        await world.until(lambda: len(world.pbx.originates) == 2)
+        world.ahead["wrong"] = ahead
+        wrong = await world.daemon("wrong")
+        await world.sleep(40)
+        assert wrong.engine.live == 0
+        assert world.owners() == {"right"}
+        await world.completed(campaign)
+        world.check_at_rest(campaign)
+
+
+async def test_who_reaches_redis_first_after_a_long_outage_takes_no_calls_of_the_living() -> None:
+    async with World() as world:
+        world.pbx.default = answers(0.5, talks=290.0)
+        campaign = await world.campaign(numbers(2), flow=WAITS)
+        one = await world.daemon("one")
+        await world.until(lambda: len(world.pbx.originates) == 2)
+        two = await world.daemon("two")
+        await world.sleep(5)
+        one.redis.away = two.redis.away = True
+        await world.sleep(180)
+        two.redis.away = False
+        await world.sleep(3)
+        one.redis.away = False
+        await world.sleep(60)
+        assert two.engine.live == 0
+        assert world.owners() == {"one"}
+        await world.completed(campaign)
+        world.check_at_rest(campaign)
+
+
+async def test_a_daemon_whose_clock_goes_back_keeps_its_calls() -> None:
+    async with World() as world:
+        world.pbx.default = answers(0.5, talks=200.0)
+        campaign = await world.campaign(numbers(2), flow=WAITS)
+        await world.daemon("wrong")
+        await world.until(lambda: len(world.pbx.originates) == 2)
+        other = await world.daemon("right")
+        world.ahead["wrong"] = -600.0
+        await world.sleep(150)
+        assert other.engine.live == 0
+        assert world.owners() == {"wrong"}
+        world.ahead["wrong"] = 0.0
+        await world.completed(campaign, within=300)
         world.check_at_rest(campaign)
 
 

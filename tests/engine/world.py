@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -103,6 +104,7 @@ class World:
         self.pbx = Pbx(self.now)
         self.centre = self.pbx.centre
         self.queue_context = RETURNS
+        self.ahead: defaultdict[str, float] = defaultdict(float)  # seconds, of the clock of each daemon's host
         self.ledger = Ledger()
         self.daemons: list[Daemon] = []
         self.failures: list[Mapping[str, Any]] = []
@@ -187,7 +189,7 @@ class World:
             self.settings(name, default_trunk),
             store,
             connect,
-            clock=self.now,
+            clock=lambda: self.now() + timedelta(seconds=self.ahead[name]),
             new_id=lambda: AttemptId(f"a{next(self._ids):09}"),
             metrics=Metrics("test"),
             watch=watch if ami else None,
@@ -353,6 +355,10 @@ class World:
     def live(self) -> set[str]:
         """Attempts that Redis holds."""
         return {key.rpartition(":")[2] for key in self.redis.keys("{dialer}:attempt:*")}
+
+    def owners(self) -> set[str]:
+        """Daemons whose calls they are."""
+        return {self.redis.hget(f"{{dialer}}:attempt:{one}", "owner") for one in self.live()}
 
     def limit(self, campaign: CampaignId) -> str | None:
         """What the last plan says."""

@@ -15,7 +15,8 @@ local function reads_as(text, read)
   return string.gsub(text, '[\128-\255]', '') == string.gsub(read, '[\128-\255]', '')
 end
 
-local function wake(what) call('PUBLISH', base .. ':wake', what) end
+-- A user of Redis who may not publish has done all the same what he is told.
+local function wake(what) redis.pcall('PUBLISH', base .. ':wake', what) end
 
 -- For whoever follows what happens (store/events.py). The same fields for every kind: Redis keeps their names once.
 -- Another program's value under this key harms nothing else.
@@ -288,7 +289,7 @@ local function drop_waiting(id)
   call('UNLINK', campaign_key(id, 'fresh'), campaign_key(id, 'due'), campaign_key(id, 'added'))
 end
 
--- What was counted of the parts of a run.
+-- What was counted of the parts of a run, and the rows it refused.
 local function drop_parts(id, run)
   local stats = campaign_key(id, 'stats:' .. run)
   call('UNLINK', stats .. ':hours', stats .. ':lists', stats .. ':agents', campaign_key(id, 'refused:' .. run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 from pathlib import Path
@@ -87,4 +88,22 @@ async def test_every_key_of_the_store_is_on_the_page(redis_server: RealRedis) ->
             known = re.sub(r":ivr:.*", ":ivr:ID", known)
             known = re.sub(r":(trunk|daemon):[^:]+:live", r":\1:NAME:live", known)
             assert f"`{known}`" in page, known
+    await store.close()
+
+
+async def test_a_user_of_redis_with_the_rights_of_the_page_dials_and_hears(redis_server: RealRedis) -> None:
+    (rights,) = re.findall(r"`(~\S+ &\S+ \+@all)`", PAGE.read_text())
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "dialer", "on", "nopass", *rights.split())
+    store = await Store.open(f"unix://dialer:any@{redis_server.socket}")
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listening = asyncio.create_task(store.listen(heard.put_nowait))
+    assert await heard.get() == ""
+    desk = Desk(store)
+    await desk.settle(await desk.call(await desk.running("601", "602")))
+    while await heard.get() != "campaign 1":
+        pass
+    await store.tidy()
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
     await store.close()

@@ -128,8 +128,9 @@ class Store:
 
     async def _agree_on_version(self) -> None:
         key = self._link.key("version")
-        await self._link.do("SETNX", key, CONTRACT_VERSION)
         theirs = await self._link.do("GET", key)
+        if theirs is None:  # not asked before: a full Redis takes none, and must keep no daemon from its calls
+            _, theirs = await self._link.many([("SETNX", key, CONTRACT_VERSION), ("GET", key)])
         if theirs != CONTRACT_VERSION:
             remedy = (
                 f"{key} says version {theirs} of docs/redis.md, this program speaks {CONTRACT_VERSION}: "

@@ -28,6 +28,9 @@ local function pin_lists()
   for list, generation in string.gmatch(lists, '(%d+)%.(%d+)') do pin(list, generation) end
 end
 
+-- What stops calls, or frees, is possible on a full Redis, which refuses a script only at its first command.
+local function even_if_full() call('HDEL', key, 'request') end
+
 local EFFECT = {
   start = function()
     call('HINCRBY', key, 'run', 0)  -- is it a number?
@@ -39,7 +42,10 @@ local EFFECT = {
     call('HSET', run_key, 'layers', layer_for(tonumber(rows)), 'seen', place)
     pin_lists()
   end,
-  pause = function() call('HSET', key, 'state', 'PAUSED') end,
+  pause = function()
+    even_if_full()
+    call('HSET', key, 'state', 'PAUSED')
+  end,
   unpause = function() call('HSET', key, 'state', 'RUNNING') end,
   reload = function(now_is)
     call('HLEN', run_key)
@@ -48,6 +54,7 @@ local EFFECT = {
     pin_lists()
   end,
   remove = function()
+    even_if_full()
     call('HSET', key, 'state', 'REMOVED')
     call('HDEL', key, 'reason')
     drop_waiting(id)

@@ -1,7 +1,7 @@
 -- recover: ARGV owner now deadBefore leaseDeadline knownAttempt ...; returns {released, attempt ...}
 local owner, now, dead_before, lease = unpack(ARGV, 1, 4)
 local mine = base .. ':daemon:' .. owner .. ':live'
-call('ZCARD', mine)
+call('ZREM', mine, '')  -- needs no memory: behind it a full Redis, too, lets a daemon that has just begun find its calls
 
 -- What cannot be taken over, or released, because another program has spoilt it, keeps nobody else from it.
 local function take_over(name)

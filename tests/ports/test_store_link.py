@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from dialer_engine.archive import Archive
-from dialer_engine.core.model import AttemptId, Command
-from dialer_engine.errors import ConfigError, Rejected, Unavailable
+from dialer_engine.core.model import AttemptId, CampaignId, CampaignState, Command
+from dialer_engine.errors import ConfigError, Invalid, Rejected, Unavailable
 from dialer_engine.store import Store
 from dialer_engine.store.link import Link
-from dialer_engine.store.records import ClaimKind, Closed, ReadRow, SentKind, SettleKind
+from dialer_engine.store.records import ClaimKind, Closed, ControlReply, ReadRow, SentKind, SettleKind
 from dialer_engine.store.server import connect
 from dialer_engine.store.stats import Tally
 from tests.ports.store_desk import NOW, OWNER, Desk, RealRedis, Wire, in_batches
@@ -180,16 +180,20 @@ async def refused(desk: Desk, server: RealRedis, campaign: Any, sentence: str) -
         store.calls.mark_sent(sent.id, owner=OWNER, now=NOW),
         store.calls.progress(sent.id, {"phase": "RINGING"}, now=NOW),
         store.reading.accept(campaign, 1, view.lists[0], rows=[], cursor=view.lists[0].cursor + 1),
-        store.campaigns.command(campaign, Command.PAUSE, by="test", now=NOW),
-        store.campaigns.command(campaign, Command.REMOVE, by="test", now=NOW),
+        store.campaigns.command(campaign, Command.RELOAD, by="test", now=NOW),
         store.campaigns.set_invalid(campaign, "broken", now=NOW),
         store.lists.create("list", in_batches(["601"])),
-        store.stop(by="test", now=NOW),
     ]
     for outcome in await asyncio.gather(*verbs, return_exceptions=True):
         assert isinstance(outcome, Unavailable), outcome
         assert sentence in str(outcome)
     assert await everything(server) == before
+
+
+def brakes(desk: Desk, campaign: CampaignId) -> list[Callable[[], Awaitable[object]]]:
+    """What must be possible whatever Redis has no room for."""
+    commands = (partial(desk.command, campaign, one) for one in (Command.PAUSE, Command.REMOVE))
+    return [partial(desk.store.stop, by="test", now=NOW), *commands]
 
 
 async def test_a_read_only_replica_refuses_whole(own: Desk, redis_server: RealRedis) -> None:
@@ -199,6 +203,9 @@ async def test_a_read_only_replica_refuses_whole(own: Desk, redis_server: RealRe
         client.config_set("replica-serve-stale-data", "yes")
         client.replicaof("127.0.0.1", "1")
         await refused(own, redis_server, campaign, "read-only replica")
+        for verb in brakes(own, campaign):
+            with pytest.raises(Unavailable, match="read-only replica"):
+                await verb()
         client.replicaof("NO", "ONE")
     assert (await own.call(campaign)).number == "602"
 
@@ -213,12 +220,67 @@ async def test_a_full_redis_refuses_whole(own: Desk, redis_server: RealRedis) ->
     assert (await own.call(campaign)).number == "602"
 
 
+async def test_on_a_full_redis_everything_can_be_stopped(own: Desk, redis_server: RealRedis) -> None:
+    """It may have room again at any time, and then would dial on."""
+    campaign = await own.running("601", "602")
+    await own.command(campaign, Command.PAUSE)
+    await own.command(campaign, Command.UNPAUSE)
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "1mb")
+        for verb in brakes(own, campaign):
+            await verb()
+        with pytest.raises(Unavailable, match="it is full"):
+            await own.command(campaign, Command.START)
+        client.config_set("maxmemory", "0")
+    view = await own.view(campaign)
+    assert (view.state, view.fresh) == (CampaignState.REMOVED, 0)
+    assert await own.store.stopped() == {"by": "test", "at": str(NOW)}
+
+
+async def test_a_daemon_that_begins_on_a_full_redis_finds_its_calls(own: Desk, redis_server: RealRedis) -> None:
+    campaign = await own.running("601", "602", "603")
+    sent, theirs = await own.call(campaign), await own.call(campaign)
+    await own.claim(campaign)
+    with redis_server.client() as client:
+        client.hset(f"{{dialer}}:attempt:{theirs.attempt_id}", "owner", "other")
+        client.zrem(f"{{dialer}}:daemon:{OWNER}:live", theirs.attempt_id)
+        client.zadd("{dialer}:daemon:other:live", {theirs.attempt_id: NOW})
+        client.zadd("{dialer}:daemons", {"other": NOW})
+        client.config_set("maxmemory", "1mb")
+        store = await Store.open(redis_server.url)
+        found = await store.calls.recover(OWNER, lease_seconds=30, dead_after_seconds=15, now=NOW + 60)
+        client.config_set("maxmemory", "0")
+    assert {one.id for one in found.attempts} == {sent.attempt_id, theirs.attempt_id}
+    assert {one.owner for one in found.attempts} == {OWNER}
+    assert found.released == 1
+    assert (await own.view(campaign)).fresh == 1
+    await store.close()
+
+
+async def test_who_may_not_publish_does_all_the_same_what_he_is_told(redis_server: RealRedis) -> None:
+    """As a user of Redis is by default, however many keys he has."""
+    owner = Desk(await Store.open(redis_server.url))
+    campaign = await owner.running("601")
+    with redis_server.client() as client:
+        client.acl_setuser("shop", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset=True)
+        client.rpush("{dialer}:commands", '{"campaign":1,"command":"pause"}')
+        client.set(f"{{dialer}}:campaign:{campaign}:definition", "{}")
+        client.rpush("{dialer}:commands", '{"campaign":1,"command":"reload"}')
+        guest = await Store.open(f"unix://shop:any@{redis_server.socket}")
+        paused, reloaded = await guest.campaigns.obey(now=NOW)
+        assert isinstance(paused, ControlReply)
+        assert isinstance(reloaded, Invalid)
+        assert client.llen("{dialer}:commands") == 0
+    assert (await owner.view(campaign)).state is CampaignState.INVALID
+    await guest.close()
+    await owner.store.close()
+
+
 async def test_a_full_redis_can_be_emptied(own: Desk, redis_server: RealRedis, tmp_path: Path) -> None:
     """By whatever frees: the archive, a list and a campaign that are deleted."""
     campaign = await own.running("601", "602")
     request = await own.call(campaign)
     await own.store.calls.settle(request.attempt_id, result=BUSY, next=Closed(), now=NOW)
-    await own.command(campaign, Command.REMOVE)
     thousands = [f"7{n:08}" for n in range(2000)]
     spare = await own.new_list(*thousands)
     archive = Archive(tmp_path / "results", own.store.results)
@@ -231,6 +293,7 @@ async def test_a_full_redis_can_be_emptied(own: Desk, redis_server: RealRedis, t
         assert client.hget(f"{{dialer}}:campaign:{campaign}:archived", f"by:{OWNER}") in (b"1", "1")
         await own.store.lists.delete(spare)
         assert [*client.scan_iter(f"{{dialer:list:{spare}}}:*")] == []
+        await own.command(campaign, Command.REMOVE)
         await own.store.campaigns.delete(campaign, by="test", now=NOW)
         await own.store.tidy()
         assert [*client.scan_iter(f"{{dialer}}:campaign:{campaign}:*")] == []

@@ -175,7 +175,7 @@ class Loop:
     async def fill(self, count: int, *, due: bool) -> None:
         await self.follower.look()
         for line in self.board.lines.values():
-            await line.supply.refill(time.time())
+            await line.supply.refill()
         await self.planner.run_pass()
         limits = {line.plan.limit for line in self.board.lines.values() if line.plan}
         if len(self.board.lines) != count or limits != {Limit.TRUNK_FULL if due else Limit.IDLE}:

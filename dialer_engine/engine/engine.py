@@ -254,17 +254,16 @@ class Engine:
         return min([TICK_SECONDS, *(max(0.0, (at - now).total_seconds()) for at in instants)])
 
     def _refill(self) -> None:
-        now = self._clock().timestamp()
         if self._board.store_trouble is not None:
             return
         for line in self._board.lines.values():
-            if line.supply.wants_refill(now):
+            if line.supply.wants_refill():
                 line.supply.refilling = True
-                self._errand(self._refill_one(line.supply, now))
+                self._errand(self._refill_one(line.supply))
 
-    async def _refill_one(self, supply: Supply, now: float) -> None:
+    async def _refill_one(self, supply: Supply) -> None:
         try:
-            await supply.refill(now)
+            await supply.refill()
         except Unavailable as exc:
             self._board.trouble(exc.reason)
         except Rejected as exc:

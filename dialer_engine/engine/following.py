@@ -149,7 +149,7 @@ class Follower:
     def _go_on(self, view: CampaignView, campaign: Campaign, flow: Flow, lane: Lane) -> None:
         line = self.board.lines.get(view.id)
         if line is None or line.view.run != view.run:
-            supply = Supply(view, self.store, self.identify)
+            supply = Supply(view, self.store, self.identify, self.clock)
             pace = self._paces.setdefault(view.id, Pace(None))
             pace.rate = campaign.calls_per_second
             line = Line(view, campaign, flow, lane, supply, pace, own=self.board.own_calls(view.id))

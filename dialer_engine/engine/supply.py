@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from dialer_engine.core.compliance import Number
 from dialer_engine.core.model import Due, ListId
@@ -44,11 +45,14 @@ class Offer:
 class Supply:
     """The contacts of one run of one campaign. Refilled by one task at a time; `take` never waits."""
 
-    def __init__(self, view: CampaignView, store: Store, identify: Identify) -> None:
+    def __init__(
+        self, view: CampaignView, store: Store, identify: Identify, clock: Callable[[], datetime]
+    ) -> None:
         self._campaign = view.id
         self._run = view.run
         self._store = store
         self._identify = identify
+        self._clock = clock
         self._redials: deque[Offer] = deque()
         self._fresh: deque[Offer] = deque()
         self._held: set[str] = set()
@@ -120,9 +124,9 @@ class Supply:
                 return False
         return True
 
-    def wants_refill(self, now: float) -> bool:
+    def wants_refill(self) -> bool:
         """Is there anything to fetch that is not held yet?"""
-        mono = asyncio.get_running_loop().time()
+        now, mono = self._clock().timestamp(), asyncio.get_running_loop().time()
         if self.refilling or mono < self._not_before:
             return False
         if self.next_due_at is not None and self.next_due_at <= now and not self._redials:
@@ -157,7 +161,7 @@ class Supply:
             line.appendleft(offer)
             self._held.add(offer.due.member)
 
-    async def refill(self, now: float) -> None:
+    async def refill(self) -> None:
         """Fetch what may be called: waiting contacts first, then unread rows. Raises Unavailable.
 
         After a failure, and when somebody else has moved a list on, the next try waits for the next snapshot.
@@ -166,16 +170,17 @@ class Supply:
         self.refilling = True
         self._not_before = loop.time() + LOOK_AGAIN_SECONDS
         try:
-            await self._fetch(now)
+            await self._fetch()
             while len(self._fresh) < HELD and (place := self._readable(loop.time())) is not None:
                 if not await self._read(place, loop.time()):
                     return
-                await self._fetch(now)
+                await self._fetch()
             self._not_before = 0.0
         finally:
             self.refilling = False
 
-    async def _fetch(self, now: float) -> None:
+    async def _fetch(self) -> None:
+        now = self._clock().timestamp()
         room = HELD - len(self._fresh)
         # Those held stand at the head of the same zset, so as many more have to be asked for.
         asked = HELD if room > 0 else 0

@@ -305,3 +305,17 @@ async def test_a_list_spoilt_while_its_rows_are_held_stops_no_other_campaign() -
         assert world.at - at < 60
         assert daemon.engine.why_not_ready() is None
         assert world.state(spoilt) == "RUNNING"
+
+
+async def test_a_redial_does_not_wait_until_a_long_list_without_contacts_is_read() -> None:
+    # What was due by then was looked for with the instant at which the reading had begun.
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.default = BUSY
+        rows = [f"no number {n}" for n in range(20_000)]
+        campaign = await world.campaign([number], rows, rules=[rule("RS_BUSY", after=1)])
+        daemon = await world.daemon()
+        daemon.redis.seconds = 0.1
+        await world.until(lambda: world.pbx.originates)
+        await world.until(lambda: len(world.pbx.originates) == 2, within=4)
+        assert int(world.redis.hget(world.key(campaign, "run"), "refused")) < len(rows)

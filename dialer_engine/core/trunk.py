@@ -15,14 +15,25 @@ from dialer_engine.core.model import Outcome, Status
 class Bucket:
     """A token bucket one call deep: calls leave at least 1/rate seconds apart, idle time saves up nothing."""
 
-    __slots__ = ("_next_at", "rate")
+    __slots__ = ("_next_at", "_rate")
 
     def __init__(self, rate: float | None) -> None:
         """`rate` in calls per second; None: no limit. It may be changed at any time."""
+        self._rate: float | None = None
+        self._next_at = float("-inf")
+        self.rate = rate
+
+    @property
+    def rate(self) -> float | None:
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float | None) -> None:
+        """The distance to the last call is the new one's from now on."""
         if rate is not None and rate <= 0:
             raise ValueError(f"a rate is above 0 calls per second, not {rate}")
-        self.rate = rate
-        self._next_at = float("-inf")
+        self._next_at += _distance(rate) - _distance(self._rate)
+        self._rate = rate
 
     def next_at(self, now: float) -> float:
         """When the next call may leave: `now`, or later."""
@@ -44,6 +55,11 @@ class Bucket:
         if self.rate is not None:
             self._next_at = leaves_at + 1 / self.rate
         return leaves_at
+
+
+def _distance(rate: float | None) -> float:
+    """Seconds between two calls."""
+    return 0.0 if rate is None else 1 / rate
 
 
 TRUNK_CAUSES = frozenset({3, 27, 34, 38, 42, 44})

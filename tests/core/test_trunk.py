@@ -55,10 +55,23 @@ def test_calls_taken_ahead_are_spaced() -> None:
     assert [bucket.take(8.0) for _ in range(3)] == [8.0, 8.25, 8.5]
 
 
+def test_a_rate_that_changes_counts_from_the_last_call() -> None:
+    bucket = Bucket(0.1)
+    bucket.take(100.0)
+    bucket.rate = 2.0
+    assert bucket.next_at(100.2) == pytest.approx(100.5)
+    bucket.rate = None
+    assert bucket.next_at(100.2) == 100.2
+    bucket.rate = 0.5
+    assert bucket.next_at(100.2) == pytest.approx(102.0)
+
+
 def test_a_rate_of_nothing_is_refused() -> None:
     for rate in (0.0, -1.0):
         with pytest.raises(ValueError, match="above 0"):
             Bucket(rate)
+        with pytest.raises(ValueError, match="above 0"):
+            Bucket(1.0).rate = rate
 
 
 @given(rate=st.floats(0.1, 500), pauses=st.lists(st.floats(0, 3), max_size=80), window=st.floats(0.01, 5))

@@ -203,6 +203,18 @@ async def test_both_rates_hold_when_a_campaign_has_one_of_its_own() -> None:
         assert min(gaps(world.pbx.times())) > 0.049
 
 
+@pytest.mark.parametrize("rate", [10, None])
+async def test_a_rate_that_is_raised_holds_at_once(rate: float | None) -> None:
+    # The next call waited for the slot of the former rate; without one, all that might start now waited, claimed.
+    async with World() as world:
+        campaign = await world.campaign(numbers(20), callsPerSecond=0.02)
+        await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        await world.sleep(1)
+        await world.edit(campaign, callsPerSecond=rate)
+        await world.completed(campaign, within=10)
+
+
 async def test_pausing_and_going_on_does_not_shorten_the_distance_between_calls() -> None:
     async with World() as world:
         world.pbx.default = BUSY

@@ -107,8 +107,8 @@ async def _run_on(redis_url: str, listener: socket.socket, config: Config, optio
             return
         engine, ari, ami = _compose(config, store, counted)
         counted.watch_live(lambda: engine.live)
-        # When a root task fails, both ports are closed before the attempts' tasks are cancelled: nothing can be hung
-        # up or settled by an engine that is falling down, and the next start (or the twin) finds all as it was.
+        # However it ends, the engine leaves what lives where it is. What it is still told after that reaches neither
+        # port: both are closed before the loop cancels whatever is left, and the next start (or the twin) takes over.
         async with ari:
             await _Daemon(config, options, store, engine, counted).live(ari, ami, listener)
     finally:

@@ -54,6 +54,7 @@ _DETAILS = {
     401: ("There is no valid access token.", "needs the right dialer:manage"),
     403: ("The access token lacks the right.", "needs the right dialer:manage"),
     404: ("There is no such thing.", "there is no campaign 7"),
+    408: ("The body has stalled.", "nothing more of the body came within 60 seconds"),
     409: ("The state does not allow this.", "campaign 1 is NEW: pause is not possible"),
     412: ("Somebody else has changed it since its ETag was read.", "campaign 1 has been edited meanwhile"),
     413: ("The body is too long.", "Content Too Large"),
@@ -179,7 +180,7 @@ def _name_errors(operation: dict[str, Any]) -> None:
     if "path" in places:
         named.add(404)
     if JSON in operation.get("requestBody", {}).get("content", {}):
-        named |= {400, 413, 415}
+        named |= {400, 408, 413, 415}
     if any(one["name"] == "If-Match" for one in parameters):
         named.add(412)
     for status in sorted(named | {int(one) for one in responses if one.isdigit() and int(one) >= 400}):

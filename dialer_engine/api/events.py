@@ -15,7 +15,6 @@ from typing import Annotated
 import orjson
 from fastapi import Header, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.types import Message, Send
 
 from dialer_engine.api.document import texts
 from dialer_engine.api.requests import AtStore, iso, router
@@ -32,8 +31,6 @@ LOOK_SECONDS = 0.2
 """How late an event may be told; an idle reader costs a question of Redis so often."""
 BEAT_SECONDS = 15.0
 """So often a stream says that it lives, and its reader is asked whether he may still read, however much happens."""
-SLOW_SECONDS = 30.0
-"""Whoever takes nothing for so long is let go of: he can come back with his last id."""
 AGAIN = b"retry: 2000\n\n"
 MISSED = b"event: missed\ndata: {}\n\n"
 BEAT = b": all is well\n\n"
@@ -53,22 +50,10 @@ _EXAMPLE = (
 )
 
 
-class _Following(StreamingResponse):
-    """Lets go of a reader who takes nothing."""
-
-    async def stream_response(self, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(SLOW_SECONDS):
-                await send(message)
-
-        with suppress(TimeoutError):
-            await super().stream_response(send_in_time)
-
-
 @routes.get(
     "/dialer/events",
     summary="What happens, as it happens",
-    response_class=_Following,
+    response_class=StreamingResponse,
     responses=texts({MEDIA_TYPE: _EXAMPLE}),
 )
 async def follow_events(
@@ -112,7 +97,7 @@ async def follow_events(
         finally:
             following.discard(request)
 
-    return _Following(
+    return StreamingResponse(
         told(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, media_type=MEDIA_TYPE
     )
 

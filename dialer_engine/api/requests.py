@@ -6,9 +6,10 @@ parameters, and read JSON as strictly as the rest of the house.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
@@ -31,6 +32,8 @@ from dialer_engine.store.contract import Document, parse
 LONGEST_BODY = 256 * 1024
 """Bytes; decoding more would hold the loop. Who takes longer ones reads them by `Once.chunks`."""
 CSV, NDJSON = "text/csv", "application/x-ndjson"
+STALL_SECONDS = 60.0
+"""Who sends nothing of his body for so long is gone, or as good as gone: a half-open connection tells nobody."""
 LONGEST_PAGE = 5000
 LARGEST_PAGE = 10**9
 
@@ -39,7 +42,12 @@ _Shape = TypeVar("_Shape", bound=Document)
 
 
 class _JsonRequest(Request):
-    """Its JSON is not too long and read by orjson: no NaN, no half of a surrogate pair."""
+    """Its body does not stall, and its JSON is not too long and read by orjson: no NaN, no half of a surrogate pair."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        coming = super().stream()
+        while (chunk := await _in_time(coming)) is not None:
+            yield chunk
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -57,6 +65,16 @@ class _JsonRequest(Request):
             return orjson.loads(body)
         except orjson.JSONDecodeError:
             return body  # which fits no shape: the right is asked for first, then `problems` says what is wrong
+
+
+async def _in_time(coming: AsyncIterator[bytes]) -> bytes | None:
+    """The next part of a body; None behind the last. Raises HTTPException 408."""
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            return await anext(coming, None)
+    except TimeoutError as exc:
+        reason = f"nothing more of the body came within {STALL_SECONDS:g} seconds"
+        raise HTTPException(408, reason, {"Connection": "close"}) from exc
 
 
 class _Strict(APIRoute):

@@ -40,6 +40,8 @@ Application = FastAPI
 _CLOSING_SECONDS = 2
 _UNSERVED_SECONDS = 5
 """How long a connection may be open without a whole request, the first one or the next."""
+UNREAD_SECONDS = 60
+"""How long an answer may wait for a client that takes nothing of it, or is not there any more."""
 _MOST_CONNECTIONS = 10_000
 _TOLD_SECONDS = 10.0
 
@@ -93,6 +95,8 @@ def listen(bind: str) -> socket.socket:
         raise Unavailable("api", f"cannot listen on {bind}: {exc.strerror or exc}") from exc
     # Inherited by what it accepts. An answer is two writes, the second of which would wait 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux. It sees what is taken; we would see room for a lot more.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
     return listener
 
 

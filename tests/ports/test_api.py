@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 import sys
@@ -119,6 +120,33 @@ async def test_who_does_not_ask_is_not_waited_for() -> None:
     ]
     assert b"did not come within 5 seconds" in found[-1][1]
     assert all(4 < seconds < 12 for seconds, _ in found), found
+
+
+async def test_who_does_not_read_his_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else anybody could hold all connections that there may be, with a file each, for as long as he likes."""
+    monkeypatch.setattr("dialer_engine.api.server.UNREAD_SECONDS", 1)
+    async with asking(probes()) as client:
+        host, _, port = client.url.removeprefix("http://").partition(":")
+        before = open_files()
+        with socket.socket() as idle:
+            idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            idle.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(idle, (host, int(port)))
+            idle.send(b"GET /docs-assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+            await until(lambda: open_files() > before + 1)  # ours; then the server's, too
+            await until(lambda: open_files() == before + 1)
+
+
+async def until(so: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if so():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("not within ten seconds")
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 CROWD = """

@@ -232,6 +232,27 @@ async def test_an_upload_that_breaks_off_forbids_nobody(client: Client, house: H
     assert (await client.get(DNC))["total"] == 0
 
 
+@pytest.mark.parametrize("path", [LISTS, DNC])
+@pytest.mark.parametrize("form", [CSV, "application/json"])
+async def test_an_upload_that_stalls_is_given_up(
+    client: Client, house: House, monkeypatch: pytest.MonkeyPatch, path: str, form: str
+) -> None:
+    """Who has lost his network in the midst of it says no word; his import would stay for ever."""
+    monkeypatch.setattr("dialer_engine.api.requests.STALL_SECONDS", 0.3)
+    for_ever = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"name":"x","numbers":[{"number":"601"},' if form != CSV else b"number\n601\n" * 1000
+        await for_ever.wait()
+
+    answer = await asyncio.wait_for(client.stream("POST", path, chunks(), form), 5)
+    assert (answer.status, answer.headers["connection"]) == (408, "close"), answer
+    assert "body" in answer.json["detail"]
+    assert (await client.get(path))["total"] == 0
+    assert await house.command("KEYS", "{dialer}:forbidding*") == []
+    assert await house.command("KEYS", "{dialer}:imports") == []
+
+
 async def entries(*numbers: str) -> AsyncIterator[list[DoNotCall]]:
     yield [DoNotCall(number) for number in numbers]
 

@@ -168,11 +168,10 @@ async def edit_call_list(
             call_list, upload.rows(request.stream()), name=upload.name, expected=expected
         )
     except _NoNumbers:
-        await store.lists.rename(call_list, upload.name(), expected=expected)
-        written = Written(call_list, info.generation, info.rows - info.struck, 0)
+        mark = await store.lists.rename(call_list, upload.name(), expected=expected)
+        written = Written(call_list, info.generation, info.rows - info.struck, 0, mark)
     await store.audit.write(by=by.name, action="edit", subject=f"list {call_list}", now=now())
-    tag = etag((await store.lists.info(call_list)).mark)
-    return _saved(written, "Call list successfully edited", tag)
+    return _saved(written, "Call list successfully edited", etag(written.mark))
 
 
 @routes.delete(

@@ -57,18 +57,20 @@ class Import:
         written, repeats = await _poured(batches, append)
         return Written(self.call_list, self.number, written, repeats)
 
-    async def publish(self, name: str, *, expected: str = "") -> None:
-        """Raises Conflict when a later generation has become the current one, Stale when the list is not as expected.
+    async def publish(self, name: str, *, expected: str = "") -> str:
+        """Returns the list's mark then.
 
+        Raises Conflict when a later generation has become the current one, Stale when the list is not as expected.
         expected: `ListInfo.mark`; "" is whatever stands there.
         """
-        answer = await self._run("publish", name, expected)
+        answer, *mark = await self._run("publish", name, expected)
         if answer == "GONE":
             raise self.given_up()
         if answer == "CHANGED":
             raise Stale(f"call list {self.call_list} has been changed meanwhile")
         if answer == "LATER":
             raise Conflict(f"call list {self.call_list} has been replaced meanwhile")
+        return str(mark[0])
 
     async def append(self, batches: Batches) -> Written:
         """All rows to the end of the current generation, each number once."""

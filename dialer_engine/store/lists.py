@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from dialer_engine.core.model import CampaignId, CampaignState, ListId
 from dialer_engine.errors import Conflict, Invalid, NotFound, Rejected, Stale
@@ -69,15 +70,17 @@ class Lists:
         await self.imports.clean_up()
         async with self.imports.begin(call_list) as begun:
             written = await begun.fill(batches)
-            await begun.publish(name if isinstance(name, str) else name(), expected=expected)
+            mark = await begun.publish(name if isinstance(name, str) else name(), expected=expected)
             await self._require(call_list)
-        return written
+        return replace(written, mark=mark)
 
-    async def rename(self, call_list: ListId, name: str, *, expected: str = "") -> None:
-        """Raises NotFound, and Stale as `replace` does."""
+    async def rename(self, call_list: ListId, name: str, *, expected: str = "") -> str:
+        """Returns the list's mark then. Raises NotFound, and Stale as `replace` does."""
         await self._require(call_list)
-        if not await self._link.run("rename", name, expected, base=self._link.list_base(call_list)):
+        mark = await self._link.run("rename", name, expected, base=self._link.list_base(call_list))
+        if not mark:
             raise Stale(f"call list {call_list} has been changed meanwhile")
+        return str(mark)
 
     async def append_all(self, call_list: ListId, batches: Batches) -> Written:
         """Rows of any number to the end of the current generation: all of them, or none. Raises NotFound."""

@@ -262,6 +262,7 @@ class Written:
     generation: int
     written: int
     repeats: int
+    mark: str = ""  # ListInfo.mark right after a replacement
 
 
 @dataclass(frozen=True, slots=True)

@@ -561,6 +561,23 @@ async def test_the_second_editor_of_a_list_is_told(client: Client) -> None:
     assert (told["name"], told["numbersCount"]) == ("y", 0)
 
 
+@pytest.mark.parametrize("body", [{"name": "x"}, {"name": "x", "numbers": [{"number": "603"}]}])
+async def test_an_editor_of_a_list_is_told_of_a_change_right_behind_his_own(
+    client: Client, store: Store, monkeypatch: pytest.MonkeyPatch, body: dict[str, object]
+) -> None:
+    """The ETag he is answered must not be that of the other one's list, which he has never seen."""
+    path, write = f"/dialer/call-lists/{await new_list(client)}", store.audit.write
+
+    async def append_and_write(*, action: str, **entry: Any) -> None:
+        if action == "edit":
+            await client.done("POST", f"{path}/numbers", {"numbers": [{"number": "700"}]})
+        await write(action=action, **entry)
+
+    monkeypatch.setattr(store.audit, "write", append_and_write)
+    edited = await client.ask("PUT", path, body)
+    assert (await client.ask("DELETE", path, headers={"If-Match": edited.etag})).status == 412
+
+
 async def test_taking_a_number_out(client: Client) -> None:
     call_list = await new_list(client, "601", "602", "603", "604")
     path = f"/dialer/call-lists/{call_list}/numbers"

@@ -16,6 +16,7 @@ from dialer_engine.api.document import also, answers
 from dialer_engine.api.exports import EXPORTED, RESULT, exported, form_wanted
 from dialer_engine.api.problems import JSON
 from dialer_engine.api.requests import (
+    AskedNumber,
     AtStore,
     Moment,
     Numbers,
@@ -184,7 +185,9 @@ async def list_campaign_results(
         ),
     ] = None,
     page_size: PageSize = 100,
-    number: Annotated[str | None, Query(max_length=64, description="Only of this number.")] = None,
+    number: Annotated[
+        AskedNumber | None, Query(max_length=64, description="Only of this number; a + is written %2B.")
+    ] = None,
     status: Annotated[Status | None, Query(description="Only with this status.")] = None,
     run: Annotated[int | None, Query(ge=0, lt=10**9, description="Only of this run.")] = None,
     since: Annotated[

@@ -12,6 +12,7 @@ from dialer_engine.api import pages, shapes
 from dialer_engine.api.document import answers, takes_lines
 from dialer_engine.api.problems import JSON
 from dialer_engine.api.requests import (
+    AskedNumber,
     AtStore,
     Moment,
     Numbers,
@@ -36,7 +37,10 @@ routes = router("do-not-call")
 
 COLUMNS = ("reason", "until")
 
-Number = Annotated[str, Query(max_length=64, description="As it is given; separators do not matter.")]
+Number = Annotated[
+    AskedNumber,
+    Query(max_length=64, description="As it is given; separators do not matter. A + is written %2B."),
+]
 OfCampaign = Annotated[
     CampaignId | None, Query(ge=1, lt=10**15, description="The list of this campaign; absent: the one for all.")
 ]
@@ -83,7 +87,9 @@ async def list_do_not_call(
     store: AtStore,
     numbers: Numbers,
     page: Paging,
-    number: Annotated[str | None, Query(max_length=64, description="Only this number.")] = None,
+    number: Annotated[
+        AskedNumber | None, Query(max_length=64, description="Only this number; a + is written %2B.")
+    ] = None,
     campaign: OfCampaign = None,
 ) -> Response:
     """One list: of all campaigns, or of one. In no order; a late page costs as much as all before it.

@@ -19,7 +19,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, R
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from dialer_engine.api.problems import JSON
 from dialer_engine.api.rights import Guarded, Manager
@@ -149,6 +149,16 @@ def _moment(text: object) -> datetime:
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 """An instant from outside: ISO 8601 with an offset."""
+
+
+def _without_a_lost_plus(text: str) -> str:
+    if text.startswith(" "):
+        raise ValueError("begins with a blank: in a query a + is written %2B")
+    return text
+
+
+AskedNumber = Annotated[str, AfterValidator(_without_a_lost_plus)]
+"""A number in a query. There a bare + is a blank: without it another number would be asked for, and not be there."""
 
 
 def now() -> float:

@@ -736,6 +736,21 @@ async def test_do_not_call_for_all_and_for_one_campaign(client: Client) -> None:
     refused(await client.ask("DELETE", "/dialer/do-not-call"), 422, "query.number")
 
 
+async def test_a_plus_that_the_query_has_lost_is_told(client: Client) -> None:
+    """`?number=+420601` is ` 420601`: "not on the list" would be a lie that somebody is called for."""
+    await client.done("POST", "/dialer/do-not-call", {"number": "+420601"})
+    campaign = await new_campaign(client)
+    for method, path in (
+        ("GET", "/dialer/do-not-call"),
+        ("DELETE", "/dialer/do-not-call"),
+        ("GET", f"/dialer/campaigns/{campaign}/results"),
+    ):
+        answer = await client.ask(method, f"{path}?number=+420601")
+        refused(answer, 422, "query.number")
+        assert "%2B" in answer.json["errors"][0]["detail"]
+    await client.done("DELETE", "/dialer/do-not-call?number=%2B420601")
+
+
 async def test_do_not_call_page_by_page(client: Client, store: Store) -> None:
     for number in range(100, 400):
         await store.do_not_call.add(DoNotCall(str(number)))

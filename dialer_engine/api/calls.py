@@ -192,7 +192,10 @@ async def list_campaign_results(
     run: Annotated[int | None, Query(ge=0, lt=10**9, description="Only of this run.")] = None,
     since: Annotated[
         Moment | None,
-        Query(description="Only calls that have ended then or later; ISO 8601 with an offset."),
+        Query(
+            description="Only calls that were settled then or later (at their end; with an agent, when his wrap-up "
+            "was over); ISO 8601 with an offset."
+        ),
     ] = None,
     form: Annotated[
         Literal["json", "csv", "ndjson"] | None,

@@ -46,20 +46,21 @@ class Results:
         count: int = 100,
         wanted: Callable[[Mapping[str, object]], bool] = lambda item: True,
     ) -> ResultPage:
-        """Up to `count` results for which `wanted` is true, oldest first, after the cursor `after`.
+        """Up to `count` results for which `wanted` is true, oldest first, after the cursor `after` and settled since.
 
         A page may hold fewer (even none) and still have a `next`: one page looks at a bounded number.
         """
-        last = after if after or since is None else before_instant(since)
+        begins = [after or "0-0", "0-0" if since is None else before_instant(since)]
+        last = max(begins, key=place)
         items: list[Mapping[str, object]] = []
         for _ in range(LOOKED_AT // AT_ONCE):
             found = await self.entries(campaign, after=last, count=AT_ONCE)
-            for place, (last, fields) in enumerate(found, 1):
+            for nth, (last, fields) in enumerate(found, 1):
                 result = item(fields)
                 if wanted(result):
                     items.append(result)
                 if len(items) == count:
-                    more = place < len(found) or place == AT_ONCE
+                    more = nth < len(found) or nth == AT_ONCE
                     return ResultPage(tuple(items), last if more else None)
             if len(found) < AT_ONCE:
                 return ResultPage(tuple(items), None)

@@ -350,7 +350,9 @@ async def test_results_by_cursor_and_filter(client: Client, store: Store) -> Non
     assert await numbers("run=1&status=RS_NUMBER&pageSize=2") == ["600", "602"]
     assert await numbers("run=2") == []
     assert await numbers("since=2001-01-01T00:00:00%2B01:00") == [f"60{n}" for n in range(6)]
-    assert await numbers("since=2101-01-01T00:00:00Z") == []
+    for rest in ("", f"&cursor={first['next']}"):
+        assert await numbers(f"since=2101-01-01T00:00:00Z{rest}") == []
+    assert await numbers(f"since=2001-01-01T00:00:00Z&cursor={first['next']}") == ["604", "605"]
     for query, place in (
         ("since=2001-01-01T00:00:00", "since"),
         ("cursor=x", "cursor"),

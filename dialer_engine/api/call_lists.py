@@ -44,6 +44,7 @@ NEW: dict[str, Any] = {
 }  # the seed's
 CREATED = {"id": 1, "message": "Call list successfully created", "numbersCount": 1}
 _LIST = {"id": 1, "name": "call-list-name", "numbersCount": 1, "struckOut": 0, "generation": 1}
+_GIVEN_UP = "The upload was given up, because Redis did not hear of it for a minute."
 _ETAG = "For If-Match of a change: another one after every change of the list."
 
 
@@ -85,7 +86,7 @@ SHAPES = (NewCallList, EditedCallList, MoreNumbers)
     "/dialer/call-lists",
     summary="Create a call list",
     response_model=shapes.SavedList,
-    responses=answers(CREATED),
+    responses=answers(CREATED, conflict=_GIVEN_UP),
     openapi_extra=takes_lines(NewCallList, NEW, _CSV, _NDJSON),
 )
 async def create_call_list(
@@ -211,7 +212,9 @@ async def list_call_list_numbers(call_list: Id, _: Reader, store: AtStore, page:
     "/dialer/call-lists/{call_list}/numbers",
     summary="Add numbers to a call list",
     response_model=shapes.SavedList,
-    responses=answers({"id": 1, "message": "Numbers successfully added", "numbersCount": 1}),
+    responses=answers(
+        {"id": 1, "message": "Numbers successfully added", "numbersCount": 1}, conflict=_GIVEN_UP
+    ),
     openapi_extra=takes_lines(MoreNumbers, {"numbers": NEW["numbers"]}, _CSV, _NDJSON),
 )
 async def add_call_list_numbers(

@@ -110,7 +110,10 @@ async def list_do_not_call(
     "/dialer/do-not-call",
     summary="Never call a number again",
     response_model=shapes.DoNotCallAdded | shapes.DoNotCallImported,
-    responses=answers({"number": "123456789", "message": "Number successfully added"}),
+    responses=answers(
+        {"number": "123456789", "message": "Number successfully added"},
+        conflict="The upload was given up, because Redis did not hear of it for ten minutes.",
+    ),
     openapi_extra=takes_lines(
         Entry,
         _NEW,

@@ -54,8 +54,9 @@ class Csv:
     """A table with comma, semicolon or tab.
 
     With a header, the column called `number` (or phone, telephone, msisdn) is the number and the others are told by
-    their names. Our own tables begin with `number`; an attribute of that name may follow. A table that begins with a
-    number has no header: its first column counts and the rest is left.
+    their names; those without one, as spreadsheets leave them at the end, are left out. Our own tables begin with
+    `number`; an attribute of that name may follow. A table that begins with a number has no header: its first column
+    counts and the rest is left.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,7 @@ class Csv:
             yield from self._header([name.strip() for name in row])
         elif row and self._names:
             named = enumerate(zip(self._names, row, strict=False))
-            others = {name: text for place, (name, text) in named if place != self._place}
+            others = {name: text for place, (name, text) in named if name and place != self._place}
             yield self._begins, row[self._place] if self._place < len(row) else "", others
         elif row:
             yield self._begins, row[0], {}

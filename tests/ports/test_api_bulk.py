@@ -138,6 +138,13 @@ async def test_which_column_is_the_number(header: str, expected: object) -> None
     assert table_of(f"{header}\n601,602,603\n") == [(2, *expected)]  # type: ignore[misc]
 
 
+async def test_columns_without_a_name_are_left_out(client: Client) -> None:
+    """A spreadsheet that had a cell there once ends every line in a separator; no row could be used for it."""
+    told = (await post(client, LISTS, CSV, "number;name;; \n601;Eva;;\n602;Max;x;y\n")).json
+    assert (told["numbersCount"], "rejected" in told) == (2, False), told
+    assert [one["attributes"] for one in await rows(client, 1)] == [{"name": "Eva"}, {"name": "Max"}]
+
+
 @pytest.mark.parametrize("header", ["name,number,number", "Phone,name,phone"])
 async def test_a_table_with_two_columns_for_the_number_is_refused(header: str) -> None:
     with pytest.raises(Invalid, match=r"line 1: names two columns `(number|phone)`"):

@@ -27,7 +27,7 @@ from dialer_engine.core.compliance import NumberPolicy
 from dialer_engine.errors import Conflict, Invalid, NotFound, Problem, Stale
 from dialer_engine.store import Store
 from dialer_engine.store.answers import Asked
-from dialer_engine.store.contract import Document, parse
+from dialer_engine.store.contract import Document, parse, told
 
 LONGEST_BODY = 256 * 1024
 """Bytes; decoding more would hold the loop. Who takes longer ones reads them by `Once.chunks`."""
@@ -87,7 +87,7 @@ class _Strict(APIRoute):
         async def strict(request: Request) -> Response:
             unknown = sorted(set(request.query_params) - known)
             if unknown:
-                raise Invalid([Problem(f"query.{name[:80]}", "there is no such parameter") for name in unknown])
+                raise Invalid(told([(("query", name), "there is no such parameter") for name in unknown]))
             return await answer(_JsonRequest(request.scope, request.receive))
 
         return strict

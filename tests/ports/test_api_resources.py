@@ -260,6 +260,8 @@ async def test_the_list_of_campaigns_by_page_and_state(client: Client) -> None:
         ("sate=RUNNING", "query.sate"),
     ):
         refused(await client.ask("GET", f"/dialer/campaigns?{query}"), 422, path)
+    many = await client.ask("GET", "/healthz?" + "&".join(f"a{n}=" for n in range(5000)))
+    assert len(many.paths) == 101, "whoever asks, the answer is no larger than that"
 
 
 async def test_a_spoilt_definition_hides_nothing(client: Client, raw: Any) -> None:

@@ -36,7 +36,6 @@ class Board:
     claiming: set[AttemptId] = field(default_factory=set)  # asked for, not answered yet
     scales: Scales = field(default_factory=Scales)
     store_trouble: str | None = "not yet asked"
-    reached_since: float | None = None  # by the loop's clock: from then on every heartbeat has got through
     strays: bool = True  # Redis may hold attempts of ours that are not in `attempts`
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # `usable` holds what Redis knows
     pbx_up: bool = False

@@ -287,7 +287,6 @@ class Engine:
                         due[act] = every, loop.time() + every
             except (Unavailable, Rejected) as exc:
                 self._board.trouble(str(exc))
-                self._board.reached_since = None
                 self._metrics.port("redis", up=False)
             await asyncio.sleep(HEARTBEAT_SECONDS / 4)
 
@@ -295,8 +294,7 @@ class Engine:
         offset = await self._store.clock_offset_seconds(lambda: self._clock().timestamp())
         now = self._clock().timestamp() - offset
         self._board.scales.alone = await self._store.calls.heartbeat(self._owner, now=now) == 1
-        if self._board.reached_since is None:
-            self._board.reached_since = asyncio.get_running_loop().time()
+        self._recovery.take_beat(now)
         if abs(offset) > CLOCK_TOLERANCE_SECONDS:
             self._board.store_trouble = f"this host's clock is {offset:+.1f} s off Redis': set it right"
         elif not self._board.strays:

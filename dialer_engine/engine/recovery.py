@@ -30,8 +30,11 @@ from dialer_engine.store import Store
 from dialer_engine.store.records import AttemptRecord
 
 DEAD_AFTER_SECONDS = 30.0
-"""A daemon whose heartbeat is older is dead; its attempts are taken over when their leases have run out, too. Not
-before Redis has been there for so long: after an outage the others need the time to tell that they live."""
+"""A daemon whose heartbeat is older is dead; its attempts are taken over when their leases have run out, too. Not by
+one whose own heart has not beaten for so long: what silenced him (an outage of Redis, a pause of all hosts, a step of
+its clock) may have silenced the other, who needs the time to tell that he lives."""
+GAP_SECONDS = 10.0
+"""Between two heartbeats, which come every second: a longer one is a silence."""
 
 _log = log.get("recovery")
 
@@ -47,6 +50,8 @@ class Recovery:
     clock: Callable[[], datetime]
     start: Callable[[Attempt], None]
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _beat_at: float = field(default=-math.inf, init=False)
+    _beats_since: float = field(default=math.inf, init=False)  # without a silence
 
     async def run(self) -> None:
         """Find them and carry them on: only when all of ours are accounted for may anything new be dialed. Raises
@@ -64,15 +69,23 @@ class Recovery:
                 self.board.strays = True
                 raise
 
+    def take_beat(self, at: float) -> None:
+        """A heartbeat of ours has got through, at this instant of Redis' clock."""
+        if not 0 <= at - self._beat_at < GAP_SECONDS:
+            self._beats_since = at
+        self._beat_at = at
+
+    def _may_judge(self, now: float) -> bool:
+        """Has our own heart beaten for long enough, until now?"""
+        return now - self._beat_at < GAP_SECONDS and now - self._beats_since >= DEAD_AFTER_SECONDS
+
     async def _find(self) -> None:
         now = await self.store.time()
-        since = self.board.reached_since
-        patient = since is not None and asyncio.get_running_loop().time() - since >= DEAD_AFTER_SECONDS
         found = await self.store.calls.recover(
             self.owner,
             known=[*self.board.attempts, *self.board.claiming],
             lease_seconds=LEASE_SECONDS,
-            dead_after_seconds=DEAD_AFTER_SECONDS if patient else math.inf,
+            dead_after_seconds=DEAD_AFTER_SECONDS if self._may_judge(now) else math.inf,
             now=now,
         )
         for record in found.attempts:

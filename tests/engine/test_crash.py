@@ -202,6 +202,24 @@ async def test_who_reaches_redis_first_after_a_long_outage_takes_no_calls_of_the
         world.check_at_rest(campaign)
 
 
+@pytest.mark.parametrize("after", [29.9, 29.98, 30.06, 30.14])
+async def test_after_a_pause_of_all_hosts_nobody_takes_the_calls_of_another(after: float) -> None:
+    """Whoever looks first finds that the others have been silent: as long as he was himself."""
+    async with World() as world:
+        world.pbx.default = answers(0.5, talks=100.0)
+        campaign = await world.campaign(numbers(2), flow=WAITS)
+        await world.daemon("one")
+        await world.until(lambda: len(world.pbx.originates) == 2)
+        two = await world.daemon("two")
+        await world.sleep(after)
+        world.skip(200)
+        await world.sleep(40)
+        assert two.engine.live == 0
+        assert world.owners() == {"one"}
+        await world.completed(campaign)
+        world.check_at_rest(campaign)
+
+
 async def test_a_daemon_whose_clock_goes_back_keeps_its_calls() -> None:
     async with World() as world:
         world.pbx.default = answers(0.5, talks=200.0)

@@ -24,6 +24,7 @@ local VERBS = {
   move = function()  -- count; returns {left, new, known}
     local scope = call('HGET', register, token)
     if not scope or scope == '' then return {0, 0, 0} end
+    call('HDEL', register, '')  -- needs no memory, and neither does what moves: a full Redis, too, lets it be finished
     local some = call('LRANGE', coming, 0, 2 * ARGV[3] - 1)
     local new = #some > 0 and call('HSET', base .. ':dnc:' .. scope, unpack(some)) or 0
     call('LTRIM', coming, #some, -1)

@@ -301,6 +301,27 @@ async def test_a_full_redis_can_be_emptied(own: Desk, redis_server: RealRedis, t
     assert (await own.store.audit.page(0, 1))[1][0].action == "delete"
 
 
+async def test_what_was_committed_when_redis_became_full_is_finished_and_keeps_it_from_nothing(
+    own: Desk, redis_server: RealRedis
+) -> None:
+    """Rows on their way to their list, numbers on their way to the do-not-call list: they move, and need no room."""
+    filled, spare = await own.new_list("601"), await own.new_list("602")
+    with redis_server.client() as client:
+        base = f"{{dialer:list:{filled}}}"
+        client.rpush(f"{base}:coming:2", "603", "603", "604", "604")
+        client.hset(f"{base}:meta", "moving:2", 1)
+        client.sadd("{dialer}:imports", f"{filled}.2")
+        client.rpush("{dialer}:forbidding:t", "605", "{}", "606", "{}")
+        client.hset("{dialer}:forbidding", "t", "all")
+        client.config_set("maxmemory", "1mb")
+        await own.store.lists.delete(spare)
+        await own.store.tidy()
+        assert [*client.scan_iter(f"{{dialer:list:{spare}}}:*")] == []
+        client.config_set("maxmemory", "0")
+    assert await own.store.lists.rows(filled, 0, 10) == ["601", "603", "604"]
+    assert (await own.store.do_not_call.slice(0, 10))[0] == 2
+
+
 async def test_a_hung_redis_is_unavailable_within_its_time(own: Desk, redis_server: RealRedis) -> None:
     redis_server.signal(signal.SIGSTOP)
     started = time.monotonic()

@@ -70,10 +70,17 @@ class Client:
         return await self._send(method, path, data, {**sent, **(headers or {})}, token)
 
     async def stream(
-        self, method: str, path: str, chunks: AsyncIterator[bytes], form: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        form: str = "application/json",
+        *,
+        if_match: str | None = None,
     ) -> Answer:
         """A body, sent as it is made."""
-        return await self._send(method, path, chunks, {"Content-Type": form}, None)
+        headers = {"Content-Type": form} | ({"If-Match": if_match} if if_match else {})
+        return await self._send(method, path, chunks, headers, None)
 
     @asynccontextmanager
     async def reading(

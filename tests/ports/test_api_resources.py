@@ -565,6 +565,27 @@ async def test_the_second_editor_of_a_list_is_told(client: Client) -> None:
     assert (told["name"], told["numbersCount"]) == ("y", 0)
 
 
+@pytest.mark.parametrize(("if_match", "status"), [(True, 412), (False, 409)])
+async def test_a_replacement_that_another_one_has_overtaken_is_refused(
+    client: Client, raw: Any, if_match: bool, status: int
+) -> None:
+    path = f"/dialer/call-lists/{await new_list(client)}"
+    tag = (await client.ask("GET", path)).etag
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"name": "slow", "numbers": ['
+        for _ in range(500):
+            if await raw("SCARD", "{dialer}:imports"):
+                break
+            await asyncio.sleep(0.01)
+        await client.done("PUT", path, {"name": "fast", "numbers": []})
+        yield b"]}"
+
+    answer = await client.stream("PUT", path, chunks(), if_match=tag if if_match else None)
+    assert answer.status == status
+    assert (await client.get(path))["name"] == "fast"
+
+
 @pytest.mark.parametrize("body", [{"name": "x"}, {"name": "x", "numbers": [{"number": "603"}]}])
 async def test_an_editor_of_a_list_is_told_of_a_change_right_behind_his_own(
     client: Client, store: Store, monkeypatch: pytest.MonkeyPatch, body: dict[str, object]

@@ -52,6 +52,7 @@ DAY_SECONDS = 86_400
 MONTH_SECONDS = 31 * DAY_SECONDS
 DEFINITION_BYTES = 65_536
 """The longest definition that the fields leave room for is shorter; a longer one is not even read."""
+MOST_MEMBERS = 500  # of a document, and blocks that are looked at: a flow has 200 at most
 TOLD_PROBLEMS = 100
 TOLD_PLACE = 200  # characters: the names in it are a stranger's
 
@@ -60,6 +61,13 @@ _CALLER_ID = re.compile(
     r"""(?=.{1,80}\Z)(?:[+]?[0-9*#][0-9*#() ./-]*"""
     r"""|(?P<quote>"?)(?P<name>[^"<>]*)(?P=quote)[ ]*<[+]?[A-Za-z0-9*#._-]+>)"""
 )
+
+
+def _few(value: object) -> object:
+    """Each member that nobody knows is a mistake to tell: a stranger's thousands would hold the loop meanwhile."""
+    if isinstance(value, dict) and len(value) > MOST_MEMBERS:
+        raise ValueError(f"has {len(value)} members, more than {MOST_MEMBERS}")
+    return value
 
 
 class Document(BaseModel):
@@ -73,6 +81,8 @@ class Document(BaseModel):
         validate_by_name=False,
         use_attribute_docstrings=True,
     )
+
+    _has_few_members = model_validator(mode="before")(_few)
 
 
 def _known_timezone(name: str) -> str:
@@ -307,7 +317,7 @@ class IvrDefinition(Document):
     description: Annotated[str, StringConstraints(max_length=2000)] = ""
     start: str | None = None
     """Name of the block a call begins with."""
-    blocks: dict[str, dict[str, Any]] | None = None
+    blocks: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_few)] = None
     """The flow: blocks by their names, each with its type and where it goes next."""
     dialplan: DialplanPlace | None = None
     """A place in the dialplan instead of a flow."""
@@ -340,14 +350,14 @@ class QueuedCommand(Document):
 def _as_object(value: object) -> object:
     """[{"name", "value"}] as an object; two of one name are refused."""
     if not isinstance(value, list):
-        return value
+        return _few(value)
     if not all(isinstance(one, Mapping) and set(one) == {"name", "value"} for one in value):
         raise ValueError('a list of attributes holds {"name", "value"} only')
     if any(not isinstance(one["name"], str) for one in value):
         raise ValueError("an attribute's name is a text")
     if len({one["name"] for one in value}) < len(value):
         raise ValueError("two attributes have one name")
-    return {one["name"]: one["value"] for one in value}
+    return _few({one["name"]: one["value"] for one in value})
 
 
 def _attribute_value(value: object) -> object:

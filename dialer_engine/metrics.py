@@ -128,6 +128,10 @@ class Metrics:
         for gauge in (self._planned, self._limit):
             gauge.forget(str(campaign))
 
+    def drop(self, campaign: int) -> None:
+        """There is no such campaign any more: what was counted of it goes, too."""
+        self._attempts.forget(str(campaign))
+
     def render(self) -> bytes:
         """The text that Prometheus reads. Slow: in a worker thread only."""
         return generate_latest(self.registry)

@@ -175,6 +175,7 @@ class Follower:
             self.board.hear_of_all(campaign, None, 0, 0)
             self._paces.pop(campaign, None)
             self._drop(campaign)
+            self.metrics.drop(campaign)
 
     async def _complete_the_drained(self) -> None:
         for line in list(self.board.lines.values()):

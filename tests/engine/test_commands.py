@@ -322,3 +322,17 @@ async def test_a_daemon_that_drains_while_it_claims_calls_nobody_after(phase: fl
         assert world.pbx.last_at() < drained + 0.1
         assert world.live() == set()
         world.census(campaign)
+
+
+async def test_a_deleted_campaign_leaves_no_series_behind() -> None:
+    # A shop that makes a campaign a day had some thousand more of them in a year.
+    async with World() as world:
+        campaign = await world.campaign(numbers(3))
+        daemon = await world.daemon()
+        await world.completed(campaign)
+        label = f'campaign="{campaign}"'
+        assert label in daemon.metrics.render().decode()
+        await world.store.campaigns.delete(campaign, by="test", now=world.epoch())
+        world.wake()
+        await world.sleep(1)
+        assert label not in daemon.metrics.render().decode()

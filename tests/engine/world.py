@@ -85,6 +85,7 @@ class Daemon:
     store: Store
     task: asyncio.Task[None]
     manager: Manager | None
+    metrics: Metrics
 
     async def audit(self) -> None:
         """As the daemon has it done once a minute."""
@@ -185,17 +186,18 @@ class World:
             ports.append(Port(self.pbx, name, fate, on_event, on_state))
             return ports[0]
 
+        metrics = Metrics("test")
         engine = Engine(
             self.settings(name, default_trunk),
             store,
             connect,
             clock=lambda: self.now() + timedelta(seconds=self.ahead[name]),
             new_id=lambda: AttemptId(f"a{next(self._ids):09}"),
-            metrics=Metrics("test"),
+            metrics=metrics,
             watch=watch if ami else None,
         )
         task = fate.inside(lambda: asyncio.get_running_loop().create_task(engine.run()))
-        daemon = Daemon(engine, ports[0], client, fate, store, task, next(iter(managers), None))
+        daemon = Daemon(engine, ports[0], client, fate, store, task, next(iter(managers), None), metrics)
         self.daemons.append(daemon)
         ports[0].connect()
         if daemon.manager is not None:

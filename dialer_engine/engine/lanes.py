@@ -57,24 +57,19 @@ class Pace:
 
     @staticmethod
     def slot(mono: float, *paces: Pace) -> float:
-        """The next instant that all of them allow, used up by this call."""
-        return _take(mono, [pace._slots for pace in paces])
+        """The next instant that all of them allow. Each uses up its own: what a campaign's rate puts off must not take
+        the trunk's slots until then from the others. They are kept apart when they leave."""
+        return max(pace._slots.take(mono) for pace in paces)
 
     @staticmethod
     def departure(mono: float, *paces: Pace) -> float:
         """When a call may leave that is ready to. Who left late has later slots, too: a delay happens once."""
-        at = _take(mono, [pace._departures for pace in paces])
+        at = max(pace._departures.next_at(mono) for pace in paces)
         for pace in paces:
+            pace._departures.take(at)
             if pace.rate is not None:
                 pace._slots.postpone(at + 1 / pace.rate)
         return at
-
-
-def _take(mono: float, buckets: list[Bucket]) -> float:
-    at = max(bucket.next_at(mono) for bucket in buckets)
-    for bucket in buckets:
-        bucket.take(at)
-    return at
 
 
 @dataclass(slots=True, eq=False)
@@ -172,7 +167,7 @@ class Line:
         )
 
     def slot(self, mono: float) -> float:
-        """The next instant that both rates allow, used up by this call."""
+        """The next instant that both rates allow."""
         return Pace.slot(mono, self.pace, self.lane.pace)
 
     def departure(self, mono: float) -> float:

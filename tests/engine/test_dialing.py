@@ -203,6 +203,21 @@ async def test_both_rates_hold_when_a_campaign_has_one_of_its_own() -> None:
         assert min(gaps(world.pbx.times())) > 0.049
 
 
+async def test_a_campaign_with_a_rate_of_its_own_takes_no_slots_of_the_trunk_from_the_others() -> None:
+    # The slots between the trunk's next one and its own went unused: a third of them, behind a Redis of 50 ms.
+    async with World(trunks=[trunk(rate=20.0, capacity=1000)]) as world:
+        world.pbx.default = BUSY
+        await world.campaign(numbers(200), callsPerSecond=5.0)
+        await world.campaign(numbers(500, 603_000_001))
+        daemon = await world.daemon()
+        daemon.redis.seconds = 0.05
+        await world.sleep(2)
+        before = len(world.pbx.originates)
+        await world.sleep(10)
+        assert len(world.pbx.originates) - before > 10 * 20 * 0.8
+        assert min(gaps(world.pbx.times())) > 0.049
+
+
 @pytest.mark.parametrize("rate", [10, None])
 async def test_a_rate_that_is_raised_holds_at_once(rate: float | None) -> None:
     # The next call waited for the slot of the former rate; without one, all that might start now waited, claimed.

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from dialer_engine.engine.recovery import DEAD_AFTER_SECONDS
 from tests.chaos.callees import PBX_LOST, WAIT, talkers
 from tests.chaos.ledger import WIRE_SECONDS, Ledger, Verdict, spread
 from tests.chaos.place import Gap, Place, logged_at, place, twin
@@ -240,9 +241,12 @@ def takeover(lab: AnyLab, seed: int) -> Verdict:
     """
     verdict = Verdict("one of two daemons killed", seed)
     with place(lab, seed, proxied=False) as here, twin(here.rig) as other:
-        here.campaign(talkers(here.dice, 40, talk=40), flow=WAIT, callsPerSecond=8)
         here.rig.begin()
         other.begin()
+        time.sleep(
+            DEAD_AFTER_SECONDS + 3
+        )  # who has just come leaves the others the time to tell that they live
+        here.campaign(talkers(here.dice, 40, talk=min(40 * lab.speed, 99)), flow=WAIT, callsPerSecond=8)
         here.rig.until(lambda: len(here.world()) == 40, 20, "all are rung")
         time.sleep(2.5)
         theirs = {name: len(_owned(here, name)) for name in ("rig", "twin")}

@@ -62,7 +62,9 @@ class Settler:
             case Verdict.SETTLE:
                 await self._settle(attempt)
             case Verdict.RELEASE:
-                await self._until_written(lambda: self.store.calls.release(attempt.id, owner=self.owner))
+                await self._until_written(
+                    attempt, lambda: self.store.calls.release(attempt.id, owner=self.owner)
+                )
                 self._returned(attempt)
             case Verdict.LEAVE:
                 pass
@@ -72,7 +74,7 @@ class Settler:
         self._judge_trunk(attempt, outcome(attempt.call, attempt.said))
         if attempt.said is not None and attempt.said.opted_out:
             # Who hung up before his wish was written has said it all the same.
-            await self._until_written(lambda: opt_out(self.store, attempt, self.clock()))
+            await self._until_written(attempt, lambda: opt_out(self.store, attempt, self.clock()))
         if attempt.call.was_connected and not await self._hold(attempt):
             return  # the next start settles it
         disposition = await self._disposition(attempt) if attempt.call.was_connected else None
@@ -103,7 +105,7 @@ class Settler:
                 disposition=disposition,
             )
 
-        return await self._until_written(write), asked
+        return await self._until_written(attempt, write), asked
 
     def _tell(self, attempt: Attempt, result: Outcome, following: Next, *, first: bool, asked: int) -> None:
         """`first`: nobody had written it before, nor we ourselves when we were not answered."""
@@ -153,7 +155,8 @@ class Settler:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._until_written(
-                    lambda: self.store.calls.progress(attempt.id, fields, owner=self.owner, now=self._epoch())
+                    attempt,
+                    lambda: self.store.calls.progress(attempt.id, fields, owner=self.owner, now=self._epoch()),
                 )
                 await self.board.leaving.wait()
                 return False
@@ -161,7 +164,7 @@ class Settler:
 
     async def _disposition(self, attempt: Attempt) -> str | None:
         """What the agent has said of it."""
-        record = await self._until_written(lambda: self.store.calls.read(attempt.id))
+        record = await self._until_written(attempt, lambda: self.store.calls.read(attempt.id))
         return None if record is None else record.disposition
 
     async def _silence(self, attempt: Attempt) -> None:
@@ -191,15 +194,21 @@ class Settler:
         if line is not None:
             line.supply.look_again()
 
-    async def _until_written(self, write: Callable[[], Awaitable[T]]) -> T:
+    async def _until_written(self, attempt: Attempt, write: Callable[[], Awaitable[T]]) -> T:
         """Every verb is idempotent, so a lost reply costs nothing but another try."""
         for n in itertools.count():
             try:
                 return await write()
-            except (Unavailable, Rejected) as exc:
-                # Rejected: a right is missing, a key is of another type. Somebody will mend it; results wait.
+            except Unavailable as exc:
                 self.board.trouble(str(exc))
-                await asyncio.sleep(BACKOFF_SECONDS[min(n, len(BACKOFF_SECONDS) - 1)])
+            except Rejected as exc:
+                # A right is missing, a key of this campaign is of another type. Somebody will mend it; results wait,
+                # nothing new begins in the campaign, and the others dial on.
+                if n == 0:
+                    _log.error("writing refused", attempt=attempt.id, reason=str(exc))
+                if (line := self.board.lines.get(attempt.campaign.id)) is not None:
+                    line.supply.suspend()
+            await asyncio.sleep(BACKOFF_SECONDS[min(n, len(BACKOFF_SECONDS) - 1)])
         raise AssertionError("a count has no end")
 
     def _epoch(self) -> float:

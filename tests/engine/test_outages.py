@@ -142,6 +142,25 @@ async def test_a_document_that_another_program_has_spoilt_stops_its_campaign_and
         assert len(world.pbx.originates) == 3
 
 
+async def test_a_result_that_redis_refuses_waits_and_keeps_no_other_campaign_from_dialing() -> None:
+    # All of them stood still for half of every second.
+    async with World() as world:
+        world.pbx.default = BUSY.but(ends_after=1.0)
+        spoilt = await world.campaign(numbers(1))
+        other = await world.campaign(numbers(100, 603_000_001), maxChannels=10)
+        daemon = await world.daemon()
+        await world.sleep(0.5)
+        world.redis.set(world.key(spoilt, "due"), "another program's")
+        for _ in range(50):
+            await world.sleep(0.1)
+            assert daemon.engine.why_not_ready() is None
+        assert not world.results(spoilt)
+        world.redis.delete(world.key(spoilt, "due"))
+        await world.completed(spoilt, other, within=30)
+        assert list(world.statuses(spoilt).values()) == [["RS_BUSY"]]
+        world.check_at_rest(spoilt, other)
+
+
 # --- Asterisk's requests ---
 
 

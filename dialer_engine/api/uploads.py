@@ -204,7 +204,7 @@ class LineReader(Generic[_Entry]):
         self.rejected = 0
         self.problems: list[Problem] = []
         """The first of them, each at its line."""
-        self._table: Csv | Lines = Csv() if form == CSV else Lines()
+        self._table: Csv | Lines = Csv(attributes=columns is None) if form == CSV else Lines()
         self._take = take
         self._columns = columns
         self._decode = codecs.getincrementaldecoder(

@@ -108,7 +108,7 @@ def import_(
                     refused.add(Problem(f"{file.name}:{line}", str(exc)))
 
         with opened(file) as source:
-            batches = in_batches(entries(read_csv(source, file.name)))
+            batches = in_batches(entries(read_csv(source, file.name, attributes=False)))
             return sum(await at.store.do_not_call.add_all(batches, campaign=_id(campaign)))
 
     tell(f"{visit(config, work)} numbers will not be called", *refused.sentences())

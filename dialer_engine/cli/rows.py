@@ -53,9 +53,9 @@ class Refused:
         return [f"{self.count} rows refused:", *(f"  {problem}" for problem in self.first), *more]
 
 
-def read_csv(file: IO[str], source: str) -> Iterator[Line]:
+def read_csv(file: IO[str], source: str, *, attributes: bool = True) -> Iterator[Line]:
     """Rows of a CSV as store.tables reads one. Raises Invalid."""
-    table = Csv()
+    table = Csv(attributes=attributes)
     try:
         while text := file.read(READ_AT_ONCE):
             yield from table.feed(text)

@@ -52,6 +52,7 @@ DAY_SECONDS = 86_400
 MONTH_SECONDS = 31 * DAY_SECONDS
 DEFINITION_BYTES = 65_536
 """The longest definition that the fields leave room for is shorter; a longer one is not even read."""
+ATTRIBUTE_NAME = r"[A-Za-z0-9_]{1,40}"
 MOST_MEMBERS = 500  # of a document, and blocks that are looked at: a flow has 200 at most
 TOLD_PROBLEMS = 100
 TOLD_PLACE = 200  # characters: the names in it are a stranger's
@@ -376,7 +377,7 @@ def _attribute_value(value: object) -> object:
     raise ValueError("must be a text of at most 1000 characters, a number, true or false")
 
 
-AttributeName = Annotated[str, _text(r"[A-Za-z0-9_]{1,40}")]
+AttributeName = Annotated[str, _text(ATTRIBUTE_NAME)]
 AttributeValue = Annotated[
     bool | int | float | Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")],
     BeforeValidator(_attribute_value),

@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from dialer_engine.errors import Invalid, Problem
+from dialer_engine.store.contract import ATTRIBUTE_NAME, TOLD_PROBLEMS
 
 NUMBER_COLUMNS = ("number", "phone", "phone_number", "telephone", "msisdn")
 LONGEST_RECORD = 65_536
@@ -23,6 +25,7 @@ RESULT_COLUMNS = (
     "endedAt", "redialAt", "queue",
 )  # fmt: skip
 
+_ATTRIBUTE = re.compile(ATTRIBUTE_NAME)
 _CLOSING = re.compile(r'(?:[^"]++|"")*+"')
 
 Line = tuple[int, str, Mapping[str, str]]
@@ -57,9 +60,13 @@ class Csv:
     their names; those without one, as spreadsheets leave them at the end, are left out. Our own tables begin with
     `number`; an attribute of that name may follow. A table that begins with a number has no header: its first column
     counts and the rest is left.
+
+    attributes: the others are attributes of a contact, so a name that none can have refuses the whole table, where it
+    would spoil every row.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, attributes: bool = True) -> None:
+        self._attributes = attributes
         self._lines = Lines()
         self._record = ""  # lines of one with a quoted text that has not ended
         self._quoted = False
@@ -101,6 +108,8 @@ class Csv:
     def _header(self, names: list[str]) -> Iterator[Line]:
         place = self._number_place(names)
         if place is not None:
+            if self._attributes:
+                self._check([name for column, name in enumerate(names) if name and column != place])
             self._names, self._place = names, place
         elif names and any(character.isdigit() for character in names[0]):
             self._names = []
@@ -108,6 +117,17 @@ class Csv:
         elif names:
             told = ", ".join(names)[:200]
             raise Invalid([Problem(f"line {self._begins}", f"names no column `number`, only {told}")])
+
+    def _check(self, attributes: Sequence[str]) -> None:
+        """Raises Invalid for names that no attribute can have, and for two of one name."""
+        reasons: list[str] = []
+        for name, columns in Counter(attributes).items():
+            if not _ATTRIBUTE.fullmatch(name):
+                reasons.append(f"`{name[:80]}` is no name for an attribute: letters, digits and _, at most 40")
+            elif columns > 1:
+                reasons.append(f"`{name}` is the name of {columns} columns")
+        if reasons:
+            raise Invalid([Problem(f"line {self._begins}", one) for one in reasons[:TOLD_PROBLEMS]])
 
     def _number_place(self, names: Sequence[str]) -> int | None:
         if names[:1] == ["number"]:

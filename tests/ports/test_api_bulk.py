@@ -145,6 +145,25 @@ async def test_columns_without_a_name_are_left_out(client: Client) -> None:
     assert [one["attributes"] for one in await rows(client, 1)] == [{"name": "Eva"}, {"name": "Max"}]
 
 
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("number,First Name", "`First Name` is no name for an attribute"),
+        ("number,note,note", "`note` is the name of 2 columns"),
+    ],
+)
+async def test_a_header_that_would_spoil_every_row_is_told_at_once(
+    client: Client, header: str, reason: str
+) -> None:
+    """And no list without a number is "successfully created"."""
+    table = f"{header}\n601,Eva,x\n602,Jan,y\n"
+    answer = await post(client, LISTS, CSV, table)
+    assert (answer.status, answer.paths) == (422, ["line 1"])
+    assert reason in answer.text
+    assert (await client.get(LISTS))["total"] == 0
+    assert (await post(client, DNC, CSV, table)).json["numbersCount"] == 2, "there they are left out"
+
+
 @pytest.mark.parametrize("header", ["name,number,number", "Phone,name,phone"])
 async def test_a_table_with_two_columns_for_the_number_is_refused(header: str) -> None:
     with pytest.raises(Invalid, match=r"line 1: names two columns `(number|phone)`"):

@@ -24,6 +24,8 @@ EMERGENCY: frozenset[str] = frozenset({
 """The usual emergency numbers of the world. 100 to 108, often a PBX's own extensions, only by region."""
 
 _SEPARATORS = str.maketrans("", "", "()-./ \t\u00a0\u202f")
+_FRACTION = re.compile(r"\s*\+?[0-9]+\.0\s*")
+"""601123456.0: with the point as a separator it would be somebody else's number, one digit longer."""
 _DIGITS = re.compile(r"\+?[0-9]{2,20}")
 _DIGITS_AND_SYMBOLS = re.compile(r"\+?[0-9*#]{2,20}")
 _PLACE = "${num}"
@@ -54,6 +56,8 @@ class Number:
 
 def normalise(text: str, policy: NumberPolicy) -> Number:
     """The number in `text`. Raises Invalid when it is none, or one that the policy never dials."""
+    if _FRACTION.fullmatch(text):
+        raise _invalid("this is a fraction: whatever wrote the table took the number for an amount")
     dialed = text.translate(_SEPARATORS)
     allowed = _DIGITS_AND_SYMBOLS if policy.allow_symbols else _DIGITS
     if not allowed.fullmatch(dialed):

@@ -230,6 +230,15 @@ def test_a_local_channel_is_never_optimised_away(dial_string: str, endpoint: str
     assert dial(Trunk(TrunkName("t"), dial_string), "5001") == endpoint
 
 
+@pytest.mark.parametrize("policy", [PLAIN, PRAGUE])
+def test_a_number_that_a_table_has_made_a_fraction_of_is_not_another_one(policy: NumberPolicy) -> None:
+    """Where one cell of a column is empty, many programs write the others so: a whole list would ring strangers."""
+    for text in ("601123456.0", "+420601123456.0", " 601123456.0 "):
+        with pytest.raises(Invalid, match="fraction"):
+            normalise(text, policy)
+    assert normalise("601.123.450", policy).dialed == "601123450"
+
+
 def number_in(text: str, policy: NumberPolicy) -> str | None:
     try:
         return normalise(text, policy).identity

@@ -18,7 +18,7 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from dialer_engine.errors import ConfigError, Problem
 
@@ -55,12 +55,15 @@ class Server:
         try:
             async with self.in_time():
                 await connection.send_packed_command(b"".join(map(_packed, commands)), check_health=False)
-                return [await self._reply(connection, str(command[0])) for command in commands]
+                replies = [await self._reply(connection, str(command[0])) for command in commands]
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
                 raise TimeoutError("it does not answer in time") from error
             raise
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await connection.disconnect()  # its name may stand for another server now, which is the master
+        return replies
 
     async def _connected(self) -> Connection:
         """Ours, made anew where it has ended; a closed one is noticed before anything is sent on it."""

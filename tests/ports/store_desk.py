@@ -107,10 +107,11 @@ class RealRedis:
 
 
 class Wire:
-    """A TCP proxy in front of a RealRedis: counts what goes up, and can lose the next reply."""
+    """A TCP proxy in front of a RealRedis: counts what goes up, can lose the next reply, and lead on to another server
+    whoever connects anew."""
 
     def __init__(self, server: RealRedis) -> None:
-        self._server = server
+        self.server = server
         self.packets_up = 0
         self.lose_next_reply = False
 
@@ -124,7 +125,7 @@ class Wire:
         await self._listener.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_unix_connection(str(self._server.socket))
+        up_reader, up_writer = await asyncio.open_unix_connection(str(self.server.socket))
 
         async def down() -> None:
             while data := await up_reader.read(1 << 20):

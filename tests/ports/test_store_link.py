@@ -22,7 +22,7 @@ from dialer_engine.store.link import Link
 from dialer_engine.store.records import ClaimKind, Closed, ControlReply, ReadRow, SentKind, SettleKind
 from dialer_engine.store.server import connect
 from dialer_engine.store.stats import Tally
-from tests.ports.store_desk import NOW, OWNER, Desk, RealRedis, Wire, in_batches
+from tests.ports.store_desk import NOW, OWNER, Desk, RealRedis, Wire, in_batches, real_redis
 
 BUSY = {"status": "RS_BUSY"}
 
@@ -188,6 +188,24 @@ async def refused(desk: Desk, server: RealRedis, campaign: Any, sentence: str) -
         assert isinstance(outcome, Unavailable), outcome
         assert sentence in str(outcome)
     assert await everything(server) == before
+
+
+async def test_a_master_that_has_become_a_replica_is_left_for_whoever_has_its_name_now(
+    redis_server: RealRedis, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As a name moves to the new master and leaves open connections where they are."""
+    with real_redis(tmp_path_factory.mktemp("master")) as master:
+        async with Wire(redis_server) as wire:
+            store = await Store.open(wire.url, timeout_seconds=1)
+            await store.calls.heartbeat("host", now=NOW)
+            with redis_server.client() as client:
+                client.replicaof("127.0.0.1", "1")
+                wire.server = master
+                with pytest.raises(Unavailable, match="read-only replica"):
+                    await store.calls.heartbeat("host", now=NOW)
+                assert await store.calls.heartbeat("host", now=NOW) == 1
+                client.replicaof("NO", "ONE")
+            await store.close()
 
 
 def brakes(desk: Desk, campaign: CampaignId) -> list[Callable[[], Awaitable[object]]]:

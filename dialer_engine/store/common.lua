@@ -34,16 +34,14 @@ end
 local EDITS = {create = 1, edit = 1, delete = 1, append = 1, ['strike out'] = 1, forbid = 1, allow = 1}
 local EDITED = {campaign = 1, list = 1, ivr = 1, ["do-not-call"] = 1}  -- users and tokens are nobody else's business
 
-local function write_audit(command, now, by, action, subject, detail)
-  command('XADD', base .. ':audit', 'MAXLEN', '~', '10000', '*',
-          'at', now, 'by', by, 'action', action, 'subject', subject, 'detail', detail)
+-- Behind the first writing: what another program has put under the key keeps nobody from his work.
+local function audit(now, by, action, subject, detail)
+  redis.pcall('XADD', base .. ':audit', 'MAXLEN', '~', '10000', '*',
+              'at', now, 'by', by, 'action', action, 'subject', subject, 'detail', detail)
   if EDITS[action] and EDITED[string.match(subject, '^[%a-]+')] then
     tell(now, 'edit', {by = by, action = action, subject = subject})
   end
 end
-
--- Behind the first writing: what another program has put under the key keeps nobody from his work.
-local function audit(...) write_audit(redis.pcall, ...) end
 
 local function state_of(id)
   local state = call('HMGET', campaign_key(id, 'state'), 'state', 'run', 'was', 'request')

@@ -806,6 +806,21 @@ async def test_do_not_call_page_by_page(client: Client, store: Store) -> None:
     assert sorted(numbers) == [str(number) for number in range(100, 400)]
 
 
+async def test_what_was_done_is_told_though_the_audit_takes_no_entry(redis_server: RealRedis) -> None:
+    """It is done, so nobody is told that it is not: neither by a full Redis nor for another program's value there."""
+    opened = await Store.open(redis_server.url)
+    with redis_server.client() as raw:
+        async with served(opened, token=await new_token(opened)) as client:
+            numbers = {"name": "people", "numbers": [{"number": "601"}]}
+            made = await client.done("POST", "/dialer/call-lists", numbers)
+            raw.config_set("maxmemory", "1mb")
+            await client.done("DELETE", f"/dialer/call-lists/{made['id']}")
+            raw.config_set("maxmemory", "0")
+            raw.set("{dialer}:audit", "mine")
+            await client.done("POST", "/dialer/call-lists", numbers)
+    await opened.close()
+
+
 async def test_a_late_page_of_do_not_call_keeps_nothing_of_those_before(redis_server: RealRedis) -> None:
     """Whoever may read may ask for it, of a list of millions, again and again."""
     opened = await Store.open(redis_server.url)

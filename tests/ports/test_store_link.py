@@ -310,6 +310,7 @@ async def test_a_full_redis_can_be_emptied(own: Desk, redis_server: RealRedis, t
         assert client.xlen(f"{{dialer}}:campaign:{campaign}:results") == 0
         assert client.hget(f"{{dialer}}:campaign:{campaign}:archived", f"by:{OWNER}") in (b"1", "1")
         await own.store.lists.delete(spare)
+        await own.store.audit.write(by="test", action="delete", subject=f"list {spare}", now=NOW)
         assert [*client.scan_iter(f"{{dialer:list:{spare}}}:*")] == []
         await own.command(campaign, Command.REMOVE)
         await own.store.campaigns.delete(campaign, by="test", now=NOW)

@@ -196,6 +196,10 @@ async def a_number_struck_out(desk: Desk) -> Verb:
     return lambda: desk.store.lists.strike_out(call_list, "601", "601".__eq__)
 
 
+async def an_entry_of_the_audit(desk: Desk) -> Verb:
+    return lambda: desk.store.audit.write(by="eva", action="delete", subject="list 1", now=NOW)
+
+
 async def a_sweep(desk: Desk) -> Verb:
     await desk.command(await desk.running("601"), Command.REMOVE)
     return desk.store.tidy
@@ -233,6 +237,7 @@ SCENES: dict[str, Scene] = {
     "save IVR": an_ivr,
     "delete IVR": an_ivr_that_goes,
     "strike out": a_number_struck_out,
+    "audit": an_entry_of_the_audit,
     "sweep": a_sweep,
 }
 

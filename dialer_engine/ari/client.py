@@ -144,7 +144,8 @@ class Ari:
 
     async def _prepare(self) -> None:
         """Which Asterisk this is, and how our calls are heard there."""
-        self._sources = {source: await self._follows(source) for source in self._sources}
+        for source in list(self._sources):  # a call that begins just now may add another one
+            self._sources[source] = await self._follows(source)
         self._waiting_room = await self._is_place(ANSWERED_CONTEXT, self._app)
         info = await self.info()
         self._restarted |= self._startup_time not in (None, info.startup_time)  # until it has been told

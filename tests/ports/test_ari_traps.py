@@ -86,7 +86,7 @@ def destroyed(channel_id: str, **more: object) -> str:
 
 async def test_events_may_come_before_the_reply(pbx: Trap) -> None:
     async with client(pbx) as c:
-        pbx.faults.reply_seconds = 0.3
+        pbx.faults.reply_seconds = 0.6
         channel_id = new_id()
         arguments = {"endpoint": f"PJSIP/{number.rejects(486)}@carrier", "caller_id": "1"}
         sent = asyncio.create_task(c.ari.originate(channel_id, timeout_seconds=5, **arguments))  # type: ignore[arg-type]
@@ -359,6 +359,23 @@ async def test_a_dial_string_that_makes_a_source_of_each_number_leaves_none_behi
         await c.owner.until(lambda: len(c.owner.states) == 3)
         assert c.owner.states[-1] == c.owner.states[0]
         assert len(pbx.posts("/subscription")) == asked
+
+
+async def test_an_endpoint_may_be_followed_for_its_first_call_while_the_others_are_followed_anew(pbx: Trap) -> None:
+    # They were gone through just then, and the client ended, and the daemon with it.
+    async with client(pbx, sources=("endpoint:PJSIP/carrier", "endpoint:PJSIP/nobody")) as c:
+        pbx.faults.reply_seconds = 1.0
+        first = asyncio.create_task(
+            c.ari.originate(new_id(), endpoint="PJSIP/1@nocontact", caller_id="1", timeout_seconds=5)
+        )
+        await asyncio.sleep(0.05)
+        pbx.faults.reply_seconds = 0.6
+        pbx.close_sockets(1000)
+        with pytest.raises((NotSent, Rejected)):
+            await first
+        await c.owner.until(lambda: len(c.owner.states) == 3)
+        assert isinstance(c.owner.states[-1], Connected)
+        assert not c.run.done()
 
 
 async def test_the_first_reconnection_is_quick_and_the_next_are_not(pbx: Trap) -> None:

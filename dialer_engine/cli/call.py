@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from dialer_engine.cli.campaigns import sentences
 from dialer_engine.cli.session import ConfigFile, Visit, now, put_json, tell, visit
 from dialer_engine.core.model import CampaignId, Command, ListId, Status
 from dialer_engine.errors import Conflict, NotFound
@@ -25,27 +27,37 @@ CLEARING_SECONDS = 10.0
 
 
 def call(
-    number: str,
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="Whom to call.")],
     ivr: Annotated[str, typer.Option("--ivr", metavar="ID", help="What the callee hears.")],
     config: ConfigFile = None,
-    caller_id: Annotated[str, typer.Option(help="The number shown to the callee.")] = "100",
-    trunk: Annotated[str | None, typer.Option(help="Instead of the default trunk.")] = None,
+    caller_id: Annotated[str, typer.Option(metavar="NUMBER", help="Shown to the callee.")] = "100",
+    trunk: Annotated[str | None, typer.Option(metavar="NAME", help="Instead of the default trunk.")] = None,
     attribute: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the contact.")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the end.")] = 180,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="How long to wait for the end.")
+    ] = 180,
 ) -> None:
     """Call one number now, wait for the end of the call and print its result. Exit 0: it was answered."""
     attributes = dict(_pair(text) for text in attribute or [])
     definition = _definition(number, ivr=ivr, caller_id=caller_id, trunk=trunk)
 
+    signals: list[int] = []
+
     async def work(at: Visit) -> Mapping[str, object] | None:
         row = contact_row({"number": number, "attributes": attributes}, at.config.numbers.policy())
+        stopped = _stopped(signals)
         async with _campaign(at, definition, row) as campaign:
-            return await _result(at, campaign, time.monotonic() + timeout)
+            result = await _result(at, campaign, time.monotonic() + timeout, stopped)
+            if signals:
+                tell("stopped")
+            elif result is None:
+                why = sentences(await at.store.campaigns.plans(campaign))
+                tell(f"no result within {timeout:.0f} s: {why or 'no daemon dials it. Does a daemon run?'}")
+            return result
 
     result = visit(config, work)
     if result is None:
-        tell(f"no result within {timeout:.0f} s. Does a daemon run? Its log and /readyz say why it dials not.")
-        raise typer.Exit(1)
+        raise typer.Exit(128 + signals[0] if signals else 1)
     put_json(result)
     raise typer.Exit(0 if result.get("status") == Status.TERMINATED else 1)
 
@@ -97,12 +109,29 @@ async def _clear(at: Visit, campaign: CampaignId) -> None:
             await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _result(at: Visit, campaign: CampaignId, until: float) -> Mapping[str, object] | None:
-    while time.monotonic() < until:
+def _stopped(signals: list[int]) -> asyncio.Event:
+    """Set by Ctrl-C, SIGTERM or a terminal that is closed; a campaign left behind would call when nobody waits."""
+    stopped = asyncio.Event()
+
+    def stop(signum: int) -> None:
+        signals.append(signum)
+        stopped.set()
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(signum, stop, signum)
+    return stopped
+
+
+async def _result(
+    at: Visit, campaign: CampaignId, until: float, stopped: asyncio.Event
+) -> Mapping[str, object] | None:
+    """None: there was none when `until` (monotonic seconds) came, or when it was stopped."""
+    while time.monotonic() < until and not stopped.is_set():
         page = await at.store.results.read(campaign)
         if page.items:
             return page.items[0]
-        await asyncio.sleep(LOOK_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
     return None
 
 

@@ -171,12 +171,17 @@ async def _view(at: Visit, campaign: int) -> CampaignView:
     return view
 
 
+def sentences(plans: Plans) -> str:
+    """Why so many calls start and no more, as each daemon says it; empty: none has said anything lately."""
+    return " ".join(str(plan.get("text", "")) for plan in plans.values())
+
+
 def _row(found: tuple[CampaignView, Plans]) -> tuple[object, ...]:
     view, plans = found
     name = view.definition.name if view.definition else ""
     why = view.reason or "; ".join(str(problem) for problem in view.problems)
     if view.state is CampaignState.RUNNING and not why:
-        why = " ".join(str(plan.get("text", "")) for plan in plans.values()) or "no daemon dials it"
+        why = sentences(plans) or "no daemon dials it"
     return view.id, name, view.state, view.run, view.fresh, view.due, view.live, view.counts.closed, why
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dialer_engine.cli.rows import BATCH, Refused, in_batches, opened, read_csv
-from dialer_engine.cli.session import AsJson, ConfigFile, Visit, epoch, moment, now, put_rows, tell, visit
+from dialer_engine.cli.session import AsJson, ConfigFile, Visit, end, moment, now, put_rows, tell, visit
 from dialer_engine.core.compliance import NumberPolicy, normalise
 from dialer_engine.core.model import CampaignId
 from dialer_engine.errors import Invalid, Problem
@@ -19,7 +19,9 @@ from dialer_engine.store.tables import Line
 app = typer.Typer(help="The do-not-call list, asked before every call.", no_args_is_help=True)
 
 Numbers = Annotated[list[str], typer.Argument(metavar="NUMBER...")]
-OfCampaign = Annotated[int | None, typer.Option("--campaign", metavar="ID", help="For this campaign alone.")]
+OfCampaign = Annotated[
+    int | None, typer.Option("--campaign", metavar="ID", min=1, help="For this campaign alone.")
+]
 Why = Annotated[str, typer.Option("--reason", help="Kept with the entry and told in results.")]
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="ISO 8601; without it, for ever.")]
 
@@ -33,12 +35,12 @@ def add(
     until: Until = None,
 ) -> None:
     """Never call these numbers again; those ringing now are not cut off."""
-    end = epoch(until, "--until") if until else None
+    ends_at = end(until, "--until")
 
     async def work(at: Visit) -> None:
         policy = at.config.numbers.policy()
-        entries = [_entry(number, policy, reason, end, at.by) for number in numbers]
-        await at.store.do_not_call.add(*entries, campaign=_id(campaign))
+        entries = [_entry(number, policy, reason, ends_at, at.by) for number in numbers]
+        await at.store.do_not_call.add(*entries, campaign=await _existing(at, campaign))
 
     visit(config, work)
     tell(f"{len(numbers)} numbers will not be called")
@@ -50,8 +52,9 @@ def remove(numbers: Numbers, config: ConfigFile = None, campaign: OfCampaign = N
 
     async def work(at: Visit) -> list[str]:
         policy = at.config.numbers.policy()
+        of = await _existing(at, campaign)
         found = [
-            await at.store.do_not_call.remove(normalise(number, policy).identity, campaign=_id(campaign))
+            await at.store.do_not_call.remove(normalise(number, policy).identity, campaign=of)
             for number in numbers
         ]
         return [number for number, was_there in zip(numbers, found, strict=True) if not was_there]
@@ -70,7 +73,7 @@ def check(
 
     async def work(at: Visit) -> list[tuple[object, ...]]:
         policy = at.config.numbers.policy()
-        places = [None] if campaign is None else [None, CampaignId(campaign)]
+        places = [None] if campaign is None else [None, await _existing(at, campaign)]
         rows: list[tuple[object, ...]] = []
         for number in numbers:
             identity = normalise(number, policy).identity
@@ -94,22 +97,23 @@ def import_(
     until: Until = None,
 ) -> None:
     """Add every number of a CSV, all of them or none; a column `reason` goes before --reason."""
-    end = epoch(until, "--until") if until else None
+    ends_at = end(until, "--until")
     refused = Refused()
 
     async def work(at: Visit) -> int:
         policy = at.config.numbers.policy()
+        of = await _existing(at, campaign)
 
         def entries(lines: Iterable[Line]) -> Iterator[DoNotCall]:
             for line, number, attributes in lines:
                 try:
-                    yield _entry(number, policy, attributes.get("reason") or reason, end, at.by)
+                    yield _entry(number, policy, attributes.get("reason") or reason, ends_at, at.by)
                 except Invalid as exc:
                     refused.add(Problem(f"{file.name}:{line}", str(exc)))
 
         with opened(file) as source:
             batches = in_batches(entries(read_csv(source, file.name, attributes=False)))
-            return sum(await at.store.do_not_call.add_all(batches, campaign=_id(campaign)))
+            return sum(await at.store.do_not_call.add_all(batches, campaign=of))
 
     tell(f"{visit(config, work)} numbers will not be called", *refused.sentences())
     if refused.count:
@@ -128,9 +132,9 @@ def list_(config: ConfigFile = None, campaign: OfCampaign = None, as_json: AsJso
 
 
 async def _all(at: Visit, campaign: int | None) -> AsyncIterator[DoNotCall]:
-    cursor = 0
+    cursor, of = 0, await _existing(at, campaign)
     while True:
-        cursor, entries = await at.store.do_not_call.page(cursor, BATCH, campaign=_id(campaign))
+        cursor, entries = await at.store.do_not_call.page(cursor, BATCH, campaign=of)
         for entry in entries:
             yield entry
         if cursor == 0:
@@ -143,8 +147,14 @@ def _entry(number: str, policy: NumberPolicy, reason: str, until: float | None, 
 
 def _row(entry: DoNotCall, campaign: int | None) -> tuple[object, ...]:
     place = "all campaigns" if campaign is None else f"campaign {campaign}"
+    if entry.until is not None and entry.until <= now():
+        place += ", over"
     return entry.number, place, entry.reason, moment(entry.until), entry.by
 
 
-def _id(campaign: int | None) -> CampaignId | None:
-    return None if campaign is None else CampaignId(campaign)
+async def _existing(at: Visit, campaign: int | None) -> CampaignId | None:
+    """Whose list it is. Raises NotFound: a number on the list of a campaign that is not there would be called."""
+    if campaign is None:
+        return None
+    await at.store.campaigns.read(CampaignId(campaign))
+    return CampaignId(campaign)

@@ -16,7 +16,7 @@ from dialer_engine.cli.session import AsJson, ConfigFile, Visit, put_rows, tell,
 from dialer_engine.core.compliance import is_of, normalise
 from dialer_engine.core.model import ListId
 from dialer_engine.errors import Invalid
-from dialer_engine.store.contract import Row, parse_row
+from dialer_engine.store.contract import Document, Name, Row, parse, parse_row
 from dialer_engine.store.records import ListInfo, Written
 from dialer_engine.store.tables import LINE_END
 
@@ -33,9 +33,19 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse the whole file if
 Batches = AsyncIterator[Sequence[tuple[str, str]]]
 
 
+class _Named(Document):
+    name: Name
+
+
 @app.command()
-def create(name: str, file: File, config: ConfigFile = None, strict: Strict = False) -> None:
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 200 characters.")],
+    file: File,
+    config: ConfigFile = None,
+    strict: Strict = False,
+) -> None:
     """Create a list from a CSV and print its id. Campaigns see it when its last row is in."""
+    parse(_Named, {"name": name})
 
     async def write(at: Visit, rows: Batches) -> Written:
         return await at.store.lists.create(name, rows)

@@ -22,7 +22,9 @@ def export(
     config: ConfigFile = None,
     form: Format = "csv",
     since: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601: settled at or after.")] = None,
-    status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[
+        Status | None, typer.Option(metavar="STATUS", help="Only these, such as RS_BUSY.")
+    ] = None,
     run: Annotated[int | None, typer.Option(help="Only of this run.")] = None,
 ) -> None:
     """Results of a campaign to standard output, oldest first, archived ones included, in bounded memory."""

@@ -19,6 +19,7 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dialer_engine import config as configuration
 from dialer_engine.config import Config
@@ -32,10 +33,15 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         "-c",
+        metavar="FILE",
         envvar="DIALER_CONFIG",
         help=f"The TOML file. Without it {configuration.DEFAULT_PATH}, if there is one.",
     ),
 ]
+WIDEST = 1_000_000
+"""Columns: more than any row has."""
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}")
+
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")]
 
 
@@ -97,9 +103,14 @@ def put_rows(columns: Sequence[str], rows: Iterable[Sequence[object]], *, as_jso
         return
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*map(_cell, row))
     # Into a pipe: as wide as the data wants, never wrapped.
-    Console(width=None if sys.stdout.isatty() else 500).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDEST).print(table)
+
+
+def _cell(value: object) -> Text:
+    """Letter by letter: what people have written is no markup, no second line and no command to the terminal."""
+    return Text("" if value is None else str(value).translate(_CONTROLS))
 
 
 def read_json(source: Path) -> object:
@@ -148,6 +159,16 @@ def epoch(text: str, option: str) -> float:
             [Problem(option, "is not a time such as 2030-12-31 or 2030-12-31T17:00:00+01:00")]
         ) from exc
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def end(text: str | None, option: str) -> float | None:
+    """The instant at which something is to end; None: never. Raises Invalid, also when it is over already."""
+    if text is None:
+        return None
+    at = epoch(text, option)
+    if at <= now():
+        raise Invalid([Problem(option, "is over already")])
+    return at
 
 
 def edited(text: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dialer_engine.cli.session import AsJson, ConfigFile, Visit, epoch, moment, now, put_rows, tell, visit
+from dialer_engine.cli.session import AsJson, ConfigFile, Visit, end, moment, now, put_rows, tell, visit
 from dialer_engine.cli.users import Name, Rights
 from dialer_engine.store.accounts import ApiToken
 
@@ -18,10 +18,10 @@ Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="ISO 
 @app.command()
 def create(name: Name, rights: Rights, config: ConfigFile = None, until: Until = None) -> None:
     """Make a token and print it, alone on standard output. It cannot be shown again."""
-    end = epoch(until, "--until") if until else None
+    ends_at = end(until, "--until")
 
     async def work(at: Visit) -> str:
-        return await at.store.accounts.create_token(name, rights, until=end, by=at.by, now=now())
+        return await at.store.accounts.create_token(name, rights, until=ends_at, by=at.by, now=now())
 
     print(visit(config, work))
 

@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -290,6 +291,21 @@ def test_whoever_must_not_be_called(place: Place) -> None:
     assert [row["number"] for row in json.loads(place.run("dnc", "list", "--json")[0])] == ["+420111111111"]
 
 
+def test_nobody_is_told_that_a_number_will_not_be_called_when_it_will(place: Place) -> None:
+    file = place.file("dnc.csv", "number\n333333\n")
+    for command in (("add", "333333"), ("import", file)):
+        assert "--until: is over" in place.run("dnc", *command, "--until", "2020-01-01", code=1)[1]
+        assert "no campaign 999" in place.run("dnc", *command, "--campaign", "999", code=1)[1]
+    for asked in (("remove", "333333"), ("check", "333333"), ("list",)):
+        assert "no campaign 999" in place.run("dnc", *asked, "--campaign", "999", code=1)[1]
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    place.run("dnc", "add", "333333", "--until", soon.isoformat())
+    time.sleep(max(0.0, (soon - datetime.now(UTC)).total_seconds()))
+    (row,) = json.loads(place.run("dnc", "check", "333333", "--json")[0])
+    assert row["list"] == "all campaigns, over"
+    place.run("dnc", "remove", "333333")
+
+
 def test_a_flow_with_mistakes_is_refused_with_their_places(place: Place) -> None:
     flow = {**FLOW, "start": "hallo"}
     assert "start: there is no block" in place.run("ivr", "check", place.file("ivr.json", flow), code=1)[1]
@@ -298,10 +314,56 @@ def test_a_flow_with_mistakes_is_refused_with_their_places(place: Place) -> None
 def test_a_test_call_without_a_daemon_says_so_and_leaves_nothing(place: Place) -> None:
     ivr = place.run("ivr", "save", place.file("ivr.json", FLOW))[0].strip()
     before = place.run("campaign", "list", "--json")[0], place.run("list", "list", "--json")[0]
-    assert "Does a daemon run" in place.run("call", "123456", "--ivr", ivr, "--timeout", "1", code=1)[1]
-    assert "no IVR" in place.run("call", "123456", "--ivr", "nonesuch00", code=1)[1]
-    place.run("call", "112", "--ivr", ivr, code=1)
+    assert "Does a daemon run" in place.run_process("call", "123456", "--ivr", ivr, "--timeout", "1", code=1)
+    assert "no IVR" in place.run_process("call", "123456", "--ivr", "nonesuch00", code=1)
+    place.run_process("call", "112", "--ivr", ivr, code=1)
     assert (place.run("campaign", "list", "--json")[0], place.run("list", "list", "--json")[0]) == before
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_a_test_call_that_is_stopped_leaves_nothing_that_would_call_later(
+    place: Place, signum: signal.Signals
+) -> None:
+    ivr = place.run("ivr", "save", place.file("ivr.json", FLOW))[0].strip()
+    before = place.run("campaign", "list", "--json")[0], place.run("list", "list", "--json")[0]
+    call = place.start("call", "123456", "--ivr", ivr)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while '"RUNNING"' not in place.run("campaign", "list", "--json")[0]:
+        assert time.monotonic() < until
+    call.send_signal(signum)
+    out, err = call.communicate(timeout=PATIENCE_SECONDS)
+    assert (call.returncode, out, err) == (128 + signum, "", "stopped\n")
+    assert (place.run("campaign", "list", "--json")[0], place.run("list", "list", "--json")[0]) == before
+
+
+def test_a_test_call_that_is_not_dialed_says_why(place: Place) -> None:
+    ivr = place.run("ivr", "save", place.file("ivr.json", FLOW))[0].strip()
+    with place.daemon():
+        place.wait_for("/readyz", "Asterisk")
+        told = place.run_process("call", "123456", "--ivr", ivr, "--timeout", "2", code=1)
+    assert "no result within 2 s: No call may start: Asterisk" in told
+
+
+def test_what_people_have_written_stands_in_a_table_letter_by_letter(place: Place) -> None:
+    """No markup of it is obeyed, no line is broken for it, and none of it commands the terminal."""
+    people = place.file("people.csv", f"number,note\n601,[/b] :smile: [red]x[/]\n602,{'long ' * 190}\n")
+    call_list = place.run("list", "create", "[1] [/green]", people)[0].strip()
+    assert f" {call_list} " in place.run("list", "list")[0]
+    assert " [1] [/green] " in place.run("list", "list")[0]
+    header, first, second = place.run("list", "show", call_list)[0].splitlines()
+    assert "attributes" in header
+    assert '{"note": "[/b] :smile: [red]x[/]"}' in first
+    assert "long " * 189 in second
+    place.run("dnc", "add", "603", "--reason", "a\x1b[31m\nb")
+    assert "a\ufffd[31m\ufffdb" in place.run("dnc", "list")[0]
+    place.run("dnc", "remove", "603")
+    place.run("list", "delete", call_list)
+
+
+def test_a_list_has_a_name_that_the_api_would_take(place: Place) -> None:
+    people = place.file("people.csv", "601\n")
+    for name in ("", "two\nlines", "\x1b[31m", "x" * 201):
+        assert "name:" in place.run("list", "create", name, people, code=1)[1]
 
 
 def test_whose_fault_it_is_stands_in_the_exit_code(place: Place) -> None:
@@ -430,6 +492,8 @@ def test_a_token_is_printed_once_and_alone(place: Place) -> None:
     assert (
         "--until" in place.run("token", "create", "x", "--rights", "dialer:read", "--until", "soon", code=1)[1]
     )
+    past = ("--until", "2020-01-01")
+    assert "is over" in place.run("token", "create", "x", "--rights", "dialer:read", *past, code=1)[1]
     place.run("token", "revoke", "ci")
     assert "no token 'ci'" in place.run("token", "revoke", "ci", code=1)[1]
     assert "ci" not in listed(place, "token")

@@ -62,7 +62,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PLACEHOLDER = "${num}"
 _UNREAD = "unread"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
 
 class _Section(BaseModel):

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import orjson
 
-from dialer_engine.errors import ConfigError, Problem, Unavailable
+from dialer_engine.errors import ConfigError, Problem, Rejected, Unavailable
 from dialer_engine.store.accounts import Accounts
 from dialer_engine.store.answers import Answers
 from dialer_engine.store.calls import Calls
@@ -59,12 +59,15 @@ class Store:
     async def open(
         cls, url: str, *, prefix: str = "dialer", timeout_seconds: float = 5.0, default_timezone: str = "UTC"
     ) -> Store:
-        """Connect, and compare the contract version. Raises Unavailable and ConfigError."""
+        """Connect, and compare the contract version. Raises Unavailable and ConfigError, the latter also when Redis
+        refuses the database or the user: asking again would change nothing."""
         store = cls(Link(connect(url, timeout_seconds), prefix), default_timezone)
         try:
             await store._agree_on_version()
-        except BaseException:
+        except BaseException as error:
             await store.close()
+            if isinstance(error, Rejected):
+                raise ConfigError([Problem("redis", str(error))]) from error
             raise
         return store
 

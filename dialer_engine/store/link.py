@@ -202,6 +202,8 @@ def translated(error: BaseException) -> DialerError:
     word = WORDS.get(type(error), text.partition(" ")[0])  # redis-py strips the word where it has a class
     if word in SENTENCES:
         return Unavailable("redis", SENTENCES[word])
-    if isinstance(error, ResponseError):
+    if isinstance(error, ResponseError) or isinstance(error.__cause__, ResponseError):  # within a handshake
         return Rejected(f"Redis refuses: {text}")
+    if " connecting to " in text:  # nothing was asked
+        return Unavailable("redis", text.rstrip("."))
     return Unavailable("redis", f"{text or type(error).__name__}; what was asked may have been done")

@@ -81,6 +81,7 @@ def test_a_password_is_enough(write: Write) -> None:
         ("[redsi]\n", "redsi", "no such setting"),
         ("[redis]\nurrl = 'x'", "redis.urrl", "no such setting"),
         ("[redis]\nurl = 'http://x'", "redis.url", "redis"),
+        ("[redis]\nurl = 'redis+cluster://x'", "redis.url", "redis+sentinel"),
         ("[redis]\nprefix = 'a{b'", "redis.prefix", "pattern"),
         ("[ari]\nurl = 'ftp://x'", "ari.url", "http://HOST"),
         ("[ari]\nurl = 'http://me:it@x'", "ari.url", "username"),

@@ -377,9 +377,22 @@ async def test_what_is_no_text_is_written_all_the_same(store_url: str) -> None:
     await link.close()
 
 
-async def test_nobody_there(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="redis is unavailable"):
-        await Store.open(f"unix://{tmp_path}/none.sock")
+@pytest.mark.parametrize("url", ["unix://{}/none.sock", "redis://127.0.0.1:1/0", "redis://nobody.invalid/0"])
+async def test_nobody_there(tmp_path: Path, url: str) -> None:
+    """And nobody is told that something may have been done."""
+    with pytest.raises(Unavailable, match=r"^redis is unavailable: [^;]*[^.;]$"):
+        await Store.open(url.format(tmp_path))
+
+
+async def test_a_database_or_a_user_that_redis_refuses_is_a_mistake_in_the_configuration(
+    redis_server: RealRedis,
+) -> None:
+    with pytest.raises(ConfigError, match=r"redis: Redis refuses: .*out of range"):
+        await Store.open(f"{redis_server.url}?db=99")
+    with redis_server.client() as client:
+        client.acl_setuser("eva", enabled=True, passwords=["+secret"], categories=["-@all"])
+    with pytest.raises(ConfigError, match=r"redis: Redis refuses: .*permissions"):
+        await Store.open(redis_server.url.replace("unix://", "unix://eva:secret@"))
 
 
 async def test_what_the_store_was_asked_while_it_closes_is_answered(store: Store) -> None:

@@ -437,7 +437,7 @@ class Ari:
             return []
 
     async def channels(self) -> list[ChannelSnapshot]:
-        """Every channel of the PBX. Large: for `doctor` only."""
+        """Every channel of the PBX. Large."""
         return await self._read_as(list[ChannelSnapshot], "/channels")
 
     # Requests

@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from dialer_engine.cli.application import app
 from dialer_engine.core import call
 from dialer_engine.daemon import Exit
 
+COMMANDS = typer.main.get_group(app)
+COMMAND_NAMED = re.compile(r"(?:^|[`(;&]|bin/) *dialer-engine ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", re.MULTILINE)
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "dialer_engine"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -82,6 +87,21 @@ def test_the_readme_shows_the_chart_of_the_code() -> None:
     chart, end, _ = rest.partition("<!-- /call-chart -->")
     assert end
     assert chart.strip() == f"```mermaid\n{call.render_chart().strip()}\n```"
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+DOCUMENTS += [
+    one for place in ("docs", "config", "systemd") for one in (ROOT / place).rglob("*") if one.is_file()
+]
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in DOCUMENTS])
+def test_every_command_that_a_document_names_is_there(path: Path) -> None:
+    for name, below in COMMAND_NAMED.findall(path.read_text(encoding="utf-8")):
+        command = COMMANDS.commands.get(name)
+        assert command is not None, f"dialer-engine {name}"
+        if isinstance(command, TyperGroup) and below:
+            assert below in command.commands, f"dialer-engine {name} {below}"
 
 
 def test_the_unit_does_not_restart_what_a_restart_cannot_mend() -> None:

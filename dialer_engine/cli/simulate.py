@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from dialer_engine.simulator import Simulator
 
 NUMBERS = """Who is called does what the last twelve digits of his number say:
+  1 RR PPP SSSSSS    rings RR tenths of a second, answers, hangs up after PPP tenths unless an agent has him by then
   2 RR TTT SSSSSS    rings RR tenths of a second, answers, hangs up after TTT tenths
   3 RR 000 SSSSSS    rings, answers, stays until hung up
-  4 RR A N KKKK SSS  rings, answers, after A half seconds presses the first N keys of KKKK (5 more: and a #)
+  4 RR A N KKKK SSS  rings, answers, after A half seconds presses the first N keys of KKKK (5 more: and a #); so does 9
   5 RR CCC SSSSSS    rings, rejects by the SIP code CCC (486 busy, 404 no such number, 503 ...)
   6 00 180 SSSSSS    rings for ever (6 00 100: is never heard of, 6 00 183: a ringing tone as early media)
   7 RR CCC SSSSSS    an announcement before the answer, then rejects by the SIP code CCC

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
 
+from dialer_engine.cli.simulate import NUMBERS
 from dialer_engine.simulator.callees import Callee, Population, scripted
 from dialer_engine.simulator.threads import FOREVER
 from tests.lab import number
@@ -37,6 +39,12 @@ def test_a_script_says_what_the_labs_numbers_say(digits: str, callee: Callee) ->
 @pytest.mark.parametrize("digits", ["", "1", "000000000000", "500399000000", "600181000000", "50048600000x"])
 def test_other_numbers_are_no_scripts(digits: str) -> None:
     assert scripted(digits) is None
+
+
+@pytest.mark.parametrize("first", "123456789")
+def test_the_command_says_what_each_first_digit_means(first: str) -> None:
+    assert scripted(f"{first}00486000000") or scripted(f"{first}00180000000")
+    assert re.search(rf"^  {first} |so does {first}$", NUMBERS, re.MULTILINE)
 
 
 def test_who_does_it_once_does_it_always_and_another_seed_is_another_town() -> None:

@@ -110,6 +110,10 @@ class Metrics:
         """The brake of a trunk has opened or closed it."""
         self._trunk_open[name,].set(not closed)
 
+    def drop_trunk(self, name: str) -> None:
+        """It is not configured any more: nobody waits for it to open."""
+        self._trunk_open.forget(name)
+
     def illegal_event(self) -> None:
         """A call's table refused an event."""
         self._illegal.inc()

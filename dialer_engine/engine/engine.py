@@ -160,6 +160,7 @@ class Engine:
                 lanes[name] = Lane(trunk, Pace(trunk.calls_per_second))
         for name in lanes.keys() - settings.trunks.keys():
             del lanes[name]
+            self._metrics.drop_trunk(name)
         self._board.look.set()
 
     async def audit(self) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dialer_engine.core.model import CampaignId
-from tests.engine.pbx import BUSY, RINGS_OUT, Behaviour, answers
+from tests.engine.pbx import BUSY, CARRIER_FAILS, RINGS_OUT, Behaviour, answers
 from tests.engine.world import BYE, HELLO, SURVEY, VIRTUAL, World, numbers, rule, trunk
 
 pytestmark = VIRTUAL
@@ -336,3 +336,17 @@ async def test_a_deleted_campaign_leaves_no_series_behind() -> None:
         world.wake()
         await world.sleep(1)
         assert label not in daemon.metrics.render().decode()
+
+
+async def test_a_closed_trunk_that_a_reload_takes_away_is_told_of_no_more() -> None:
+    # Its gauge stood at 0, and the alert with it, until a restart.
+    async with World(trunks=[trunk("carrier"), trunk("other")]) as world:
+        world.pbx.default = CARRIER_FAILS
+        await world.campaign(numbers(20), trunk="other")
+        daemon = await world.daemon()
+        await world.until(lambda: 'trunk_open{trunk="other"} 0.0' in daemon.metrics.render().decode())
+        world.trunks.pop()
+        daemon.fate.inside(daemon.engine.take, world.settings())
+        assert 'trunk="other"' not in daemon.metrics.render().decode()
+        await world.sleep(30)
+        assert 'trunk="other"' not in daemon.metrics.render().decode()

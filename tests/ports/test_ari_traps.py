@@ -361,7 +361,9 @@ async def test_a_dial_string_that_makes_a_source_of_each_number_leaves_none_behi
         assert len(pbx.posts("/subscription")) == asked
 
 
-async def test_an_endpoint_may_be_followed_for_its_first_call_while_the_others_are_followed_anew(pbx: Trap) -> None:
+async def test_an_endpoint_may_be_followed_for_its_first_call_while_the_others_are_followed_anew(
+    pbx: Trap,
+) -> None:
     # They were gone through just then, and the client ended, and the daemon with it.
     async with client(pbx, sources=("endpoint:PJSIP/carrier", "endpoint:PJSIP/nobody")) as c:
         pbx.faults.reply_seconds = 1.0

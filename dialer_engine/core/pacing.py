@@ -176,7 +176,7 @@ _REASONS: dict[Limit, str] = {
     Limit.TRUNK_FULL: "trunk {trunk} carries {trunk_live} of {capacity} calls{share}",
     Limit.TRUNK_DOWN: "trunk {trunk} {down}",
     Limit.RATE: "{rate}{share}",
-    Limit.PBX_DOWN: "Asterisk cannot be reached",
+    Limit.PBX_DOWN: "Asterisk cannot be reached or takes no originates",
     Limit.REDIS_DOWN: "Redis cannot be reached or takes no writes",
     Limit.DRAINING: "this daemon is shutting down",
     Limit.STOPPED: "all dialing has been stopped",

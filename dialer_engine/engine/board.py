@@ -40,6 +40,7 @@ class Board:
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # `usable` holds what Redis knows
     pbx_up: bool = False
     pbx_refuses_until: float = 0.0  # by the loop's clock: originates are not taken before
+    refusal: str = ""  # why not
     _refusal_seconds: float = FIRST_REFUSAL_SECONDS
     stopped: bool = False
     draining: bool = False
@@ -130,7 +131,7 @@ class Board:
         if self.pbx_refuses_until > loop.time():
             return
         _log.error("originates not taken", reason=str(reason), seconds=self._refusal_seconds)
-        self.pbx_refuses_until = loop.time() + self._refusal_seconds
+        self.pbx_refuses_until, self.refusal = loop.time() + self._refusal_seconds, str(reason)
         self._refusal_seconds = min(2 * self._refusal_seconds, LONGEST_REFUSAL_SECONDS)
 
     # --- what a call shows of its trunk: one verdict each, the first sign of life or the end ---

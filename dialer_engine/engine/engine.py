@@ -142,7 +142,11 @@ class Engine:
             return "draining: no new calls are started"
         if board.store_trouble is not None:
             return f"Redis: {board.store_trouble}"
-        return None if board.pbx_up else f"Asterisk: {getattr(self.pbx.state, 'reason', 'not connected')}"
+        if not board.pbx_up:
+            return f"Asterisk: {getattr(self.pbx.state, 'reason', 'not connected')}"
+        if asyncio.get_running_loop().time() < board.pbx_refuses_until:
+            return f"Asterisk takes no originates: {board.refusal}"
+        return None
 
     def wake(self) -> None:
         """Something in Redis may have changed: look sooner."""

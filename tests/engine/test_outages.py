@@ -186,6 +186,20 @@ async def test_an_originate_in_doubt_is_never_sent_again(fault: str, callee: Cal
         world.check_at_rest(campaign)
 
 
+async def test_an_asterisk_that_talks_to_us_and_takes_no_calls_is_told_as_such() -> None:
+    # As with a password that was changed: the plan said that it cannot be reached, and /readyz that all is well.
+    async with World() as world:
+        world.pbx.default = BUSY.but(fault="not sent")
+        campaign = await world.campaign(numbers(3))
+        daemon = await world.daemon()
+        await world.sleep(5)
+        assert world.limit(campaign) == "PBX_DOWN"
+        assert "takes no originates: asterisk is unavailable" in (daemon.engine.why_not_ready() or "")
+        world.pbx.default = BUSY
+        await world.completed(campaign)
+        assert daemon.engine.why_not_ready() is None
+
+
 async def test_ports_that_never_answer_are_outlived_by_deadlines() -> None:
     async with World() as world:
         for n, number in enumerate(numbers(12)):

@@ -57,8 +57,10 @@ local function stopped(id, run)
 end
 
 -- Into INVALID, keeping run, place and the state before; returns 1 when the state changed.
+-- HDEL first: on a full Redis, which refuses a script only at its first command, it must keep nobody else waiting.
 local function invalidate(id, now_is, reason, now)
   local already = now_is.state == 'INVALID'
+  call('HDEL', campaign_key(id, 'state'), 'reason')
   call('HSET', campaign_key(id, 'state'), 'reason', reason, 'state', 'INVALID', 'changed_at', now,
        'was', already and now_is.was or now_is.state)
   if already then return 0 end

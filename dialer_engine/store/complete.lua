@@ -11,6 +11,7 @@ for list in string.gmatch(call('HGET', key, 'lists') or '', '(%d+)%.%d+') do
   table.insert(stands, list .. '.' .. (at[1] or '') .. '.' .. (at[2] or ''))
 end
 if table.concat(stands, ',') ~= places then return 0 end
+call('HDEL', campaign_key(id, 'state'), 'reason')  -- first what needs no memory: it frees what a full Redis lacks
 call('HSET', campaign_key(id, 'state'), 'state', 'COMPLETED', 'changed_at', now)
 drop_waiting(id)
 tell_state(now, id)

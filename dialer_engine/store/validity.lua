@@ -5,8 +5,8 @@ local key, now_is = campaign_key(id, 'state'), state_of(id)
 if call('SISMEMBER', base .. ':campaigns', id) == 0 or now_is.state == 'REMOVED' then return 0 end
 if reason == '' then
   if now_is.state ~= 'INVALID' then return 0 end
+  call('HDEL', key, 'reason')  -- first, as in `invalidate`
   call('HSET', key, 'state', now_is.was, 'changed_at', now)
-  call('HDEL', key, 'reason')
   tell_state(now, id)
   wake('campaign ' .. id)
   return 1

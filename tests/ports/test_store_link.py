@@ -181,7 +181,6 @@ async def refused(desk: Desk, server: RealRedis, campaign: Any, sentence: str) -
         store.calls.progress(sent.id, {"phase": "RINGING"}, now=NOW),
         store.reading.accept(campaign, 1, view.lists[0], rows=[], cursor=view.lists[0].cursor + 1),
         store.campaigns.command(campaign, Command.RELOAD, by="test", now=NOW),
-        store.campaigns.set_invalid(campaign, "broken", now=NOW),
         store.lists.create("list", in_batches(["601"])),
     ]
     for outcome in await asyncio.gather(*verbs, return_exceptions=True):
@@ -210,8 +209,12 @@ async def test_a_master_that_has_become_a_replica_is_left_for_whoever_has_its_na
 
 def brakes(desk: Desk, campaign: CampaignId) -> list[Callable[[], Awaitable[object]]]:
     """What must be possible whatever Redis has no room for."""
-    commands = (partial(desk.command, campaign, one) for one in (Command.PAUSE, Command.REMOVE))
-    return [partial(desk.store.stop, by="test", now=NOW), *commands]
+    return [
+        partial(desk.store.stop, by="test", now=NOW),
+        partial(desk.command, campaign, Command.PAUSE),
+        partial(desk.store.campaigns.set_invalid, campaign, "broken", now=NOW),
+        partial(desk.command, campaign, Command.REMOVE),
+    ]
 
 
 async def test_a_read_only_replica_refuses_whole(own: Desk, redis_server: RealRedis) -> None:
@@ -253,6 +256,21 @@ async def test_on_a_full_redis_everything_can_be_stopped(own: Desk, redis_server
     view = await own.view(campaign)
     assert (view.state, view.fresh) == (CampaignState.REMOVED, 0)
     assert await own.store.stopped() == {"by": "test", "at": str(NOW)}
+
+
+async def test_on_a_full_redis_a_campaign_is_completed_and_what_its_run_has_seen_is_freed(
+    own: Desk, redis_server: RealRedis
+) -> None:
+    campaign = await own.running("601")
+    await own.settle(await own.call(campaign))
+    view = await own.view(campaign)
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "1mb")
+        assert await own.store.campaigns.complete(campaign, 1, view.lists, now=NOW)
+        await own.store.tidy()
+        assert [*client.scan_iter("{dialer}:campaign:*:seen:*")] == []
+        client.config_set("maxmemory", "0")
+    assert (await own.view(campaign)).state is CampaignState.COMPLETED
 
 
 async def test_a_daemon_that_begins_on_a_full_redis_finds_its_calls(own: Desk, redis_server: RealRedis) -> None:

@@ -23,12 +23,15 @@ def test_a_daemon_that_begins_while_redis_is_full_goes_on_with_its_calls(new_rig
     rig.until(lambda: rig.redis.keys("{dialer}:attempt:*"), 5, "the call is claimed")
     (attempt,) = rig.redis.keys("{dialer}:attempt:*")
     rig.until(lambda: rig.redis.hget(attempt, "position"), 5, "the flow has begun")
-    rig.redis.config_set("maxmemory", "1mb")
     rig.kill()
+    spoilt = rig.campaign([number.stays(serial=serial())], start=False)
+    rig.define(spoilt, "{}")  # what has to be written of it does not keep the others waiting
+    rig.redis.config_set("maxmemory", "1mb")
     rig.start()
     rig.until(lambda: rig.logged("recovered"), 5, "the call is found")
     rig.until(lambda: rig.world_calls([talks])[0].ended_at, 15, "the callee has gone")
     assert rig.results(campaign) == []
+    assert rig.state(spoilt)["state"] == "INVALID"
     assert not rig.world_calls([waits])
     rig.redis.config_set("maxmemory", "0")
     rig.until(lambda: rig.world_calls([waits]), 15, "it dials on")

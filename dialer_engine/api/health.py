@@ -53,7 +53,7 @@ def router(probes: Probes) -> APIRouter:
         "/readyz", summary="Can it dial?", response_model=Health, responses=_verdicts("Redis: it is full")
     )
     async def show_readiness() -> Response:
-        """As far as Redis, the PBX and the operator are concerned."""
+        """As far as Redis and the PBX are concerned, unless it drains. Whether all is stopped says /dialer/stop."""
         return _verdict(probes.ready())
 
     @routes.get(

@@ -52,7 +52,7 @@ def call(
                 tell("stopped")
             elif result is None:
                 why = sentences(await at.store.campaigns.plans(campaign))
-                tell(f"no result within {timeout:.0f} s: {why or 'no daemon dials it. Does a daemon run?'}")
+                tell(f"no result within {timeout:.0f} s: {why}")
             return result
 
     result = visit(config, work)

@@ -172,8 +172,9 @@ async def _view(at: Visit, campaign: int) -> CampaignView:
 
 
 def sentences(plans: Plans) -> str:
-    """Why so many calls start and no more, as each daemon says it; empty: none has said anything lately."""
-    return " ".join(str(plan.get("text", "")) for plan in plans.values())
+    """Why so many calls start and no more, as each daemon says it."""
+    said = " ".join(str(plan.get("text", "")) for plan in plans.values())
+    return said or "No daemon has planned it yet. Does a daemon run?"
 
 
 def _row(found: tuple[CampaignView, Plans]) -> tuple[object, ...]:
@@ -181,7 +182,7 @@ def _row(found: tuple[CampaignView, Plans]) -> tuple[object, ...]:
     name = view.definition.name if view.definition else ""
     why = view.reason or "; ".join(str(problem) for problem in view.problems)
     if view.state is CampaignState.RUNNING and not why:
-        why = sentences(plans) or "no daemon dials it"
+        why = sentences(plans)
     return view.id, name, view.state, view.run, view.fresh, view.due, view.live, view.counts.closed, why
 
 

@@ -218,6 +218,7 @@ def test_a_campaign_from_files_to_its_end(place: Place) -> None:
 
     assert "possible now: start" in place.run("campaign", "pause", campaign, code=1)[1]
     place.run("campaign", "start", campaign)
+    assert "No daemon has planned it yet." in place.run("campaign", "list")[0]
     place.run("campaign", "pause", campaign)
     assert json.loads(place.run("campaign", "stats", campaign)[0])["state"] == "PAUSED"
 

@@ -72,15 +72,24 @@ class Driver:
 
     async def drive(self, attempt: Attempt) -> None:
         """From the slot, or from where a dead process left it, to the end of the call."""
-        if attempt.adopted:
-            await self.look(attempt)
-        else:
-            await self._send(attempt)
         try:
-            await self._follow(attempt)
+            if attempt.adopted and attempt.call.phase in (Phase.SENT, Phase.RINGING):
+                await self._look_and_follow(attempt)
+            else:
+                await (self.look(attempt) if attempt.adopted else self._send(attempt))
+                await self._follow(attempt)
         except _NotOurs:
             attempt.verdict = Verdict.LEAVE
             _log.warning("taken over by another daemon", attempt=attempt.id)
+
+    async def _look_and_follow(self, attempt: Attempt) -> None:
+        """Whoever rings may answer before he has been asked after, when a thousand are: he is greeted all the same."""
+        looking = asyncio.create_task(self.look(attempt))
+        try:
+            await self._follow(attempt)
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
 
     # --- before the call ---
 

@@ -55,7 +55,7 @@ class Listener:
         attempt = self.board.channels.get(event.channel_id) or self._far_side(event)
         if attempt is None:
             if isinstance(event, StasisStart):
-                self.errand(self._stray(event.channel_id))
+                self.errand(self._take_in(event))
             return
         illegal = attempt.call.illegal
         attempt.heard_at = asyncio.get_running_loop().time()
@@ -136,6 +136,14 @@ class Listener:
 
     # --- calls that nobody drives ---
 
+    async def _take_in(self, event: StasisStart) -> None:
+        """Who comes to us before his attempt has been found is heard once it has: he is not to wait for his turn to be
+        asked after, behind all the others that a start finds."""
+        await self._stray(event.channel_id)
+        attempt = self.board.channels.get(event.channel_id)
+        if attempt is not None and not attempt.call.ended:
+            self.hear(event)
+
     async def _find_strays(self) -> None:
         """After a connection: whoever entered our application while nobody listened."""
         with suppress(Unavailable, Rejected):
@@ -148,7 +156,7 @@ class Listener:
         so it is not let go of before it is adopted or hung up."""
         while channel_id not in self.board.channels:
             try:
-                await self.recovery.run()
+                await self.recovery.run(wanted=channel_id)
                 if channel_id not in self.board.channels and await self._is_in_our_hands(channel_id):
                     _log.warning("stray call hung up", channel=channel_id)
                     await self.pbx.hangup(channel_id)

@@ -53,14 +53,16 @@ class Recovery:
     _beat_at: float = field(default=-math.inf, init=False)
     _beats_since: float = field(default=math.inf, init=False)  # without a silence
 
-    async def run(self) -> None:
+    async def run(self, *, wanted: str | None = None) -> None:
         """Find them and carry them on: only when all of ours are accounted for may anything new be dialed. Raises
-        Unavailable and Rejected.
+        Unavailable and Rejected. `wanted`: the channel for whose sake it is asked; nothing to do once it is found.
 
         Not before the campaigns have been read: a call adopted without its flow is hung up.
         """
         await self.board.looked.wait()
-        async with self._turn:  # at a start the strays ask for it as well: the second finds nothing left
+        async with self._turn:  # at a start the strays ask for it as well, each of them
+            if wanted in self.board.channels:
+                return
             # Cleared before they are read: a claim whose reply is lost meanwhile makes a further stray.
             self.board.strays = False
             try:

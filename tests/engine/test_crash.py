@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import groupby
 
 import pytest
@@ -133,6 +134,46 @@ async def test_who_answers_while_no_daemon_is_there_is_talked_to_by_the_next_one
         await world.completed(campaign)
         assert world.statuses(campaign) == {number: ["TERMINATED/YES"]}
         assert world.pbx.apologised == []
+
+
+async def test_who_rings_at_a_start_is_greeted_though_asterisk_has_not_told_yet_how_he_is() -> None:
+    # With hundreds to be asked after, those who answered and had little patience heard nothing.
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = answers(4.0, talks=2.0)
+        campaign = await world.campaign([number], flow=SURVEY)
+        first = await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        await world.sleep(world.pbx.originates[0].at + 2.0 - world.at)
+        await first.kill()
+        world.pbx.hung = True  # for those who ask just now
+        await world.daemon()
+        await world.sleep(0.5)
+        world.pbx.hung = False
+        await world.completed(campaign)
+        assert world.statuses(campaign) == {number: ["TERMINATED/HANGUP"]}
+        assert world.pbx.plays[number][:1] == ["sound:hello"]
+
+
+async def test_who_comes_to_us_before_his_attempt_is_found_is_greeted_once_it_is() -> None:
+    # That he came was told once, while nobody knew of him, and forgotten: he waited for his turn to be asked after.
+    async with World() as world:
+        number = numbers(1)[0]
+        world.pbx.callees[number] = answers(4.0, talks=3.0)
+        campaign = await world.campaign([number], flow=SURVEY)
+        first = await world.daemon()
+        await world.until(lambda: world.pbx.originates)
+        answers_at = world.pbx.originates[0].at + 4.0
+        await world.sleep(answers_at - 0.3 - world.at)
+        await first.kill()
+        await world.sleep(answers_at - 0.1 - world.at)
+        world.pbx.hung = True  # for those who ask just now
+        await world.daemon(fate=Fate(faults=deque([("recover", "before")] * 2)))
+        await world.sleep(0.8)
+        world.pbx.hung = False
+        await world.completed(campaign)
+        assert world.statuses(campaign) == {number: ["TERMINATED/HANGUP"]}
+        assert world.pbx.plays[number][:1] == ["sound:hello"]
 
 
 async def test_a_crash_under_load_loses_nobody() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -229,7 +229,8 @@ async def test_wrap_up_is_as_long_as_asterisks_in_every_queue(pbx: QueuePbx) -> 
             return len(offers) == 2
 
         await listener.until(is_offered_again, seconds=10)
-        assert offers[1].at is not None and offers[1].at >= state.next_free_at
+        doubt = timedelta(seconds=0.05)  # Asterisk's clock is known to half a round trip
+    assert offers[1].at is not None and offers[1].at >= state.next_free_at - doubt
 
 
 async def test_who_gives_up_is_told_and_gone(pbx: QueuePbx) -> None:

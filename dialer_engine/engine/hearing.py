@@ -141,7 +141,8 @@ class Listener:
         asked after, behind all the others that a start finds."""
         await self._stray(event.channel_id)
         attempt = self.board.channels.get(event.channel_id)
-        if attempt is not None and not attempt.call.ended:
+        # Who entered by what was learned meanwhile may be in a queue by now: late news would bring him back from it.
+        if attempt is not None and not attempt.call.entered and not attempt.call.ended:
             self.hear(event)
 
     async def _find_strays(self) -> None:
